@@ -1,0 +1,266 @@
+//! The types of the checked configuration.
+
+use crate::rule::Rules;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything the daemon was told, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// What to capture, and how.
+    pub capture: CaptureConfig,
+    /// The shadows; [`ShadowId`] is the index.
+    pub shadows: Vec<Arc<ShadowConfig>>,
+    /// Which requests go to which shadows.
+    pub rules: Rules,
+    /// Where the admin pages listen.
+    pub admin: AdminConfig,
+    /// Name of the loop mark header, e.g. `x-mirrored-by`.
+    pub loop_mark: String,
+    /// How many trusted proxies append to `X-Forwarded-For` in front of the gateway; 0: the header is ignored.
+    pub trusted_proxies: u32,
+    /// How long a drain at SIGTERM may take.
+    pub drain_timeout: Duration,
+}
+
+/// The index of a shadow in [`Config::shadows`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShadowId(pub u16);
+
+/// Which connections of the gateway are captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Leg {
+    /// Those it accepts: `ports` are the gateway's own.
+    Downstream,
+    /// Those it opens: `ports` are the other end's.
+    Upstream,
+}
+
+/// How a TC program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcMode {
+    /// TCX where the kernel has it (6.6), else clsact.
+    Auto,
+    /// TCX or nothing.
+    Tcx,
+    /// A clsact qdisc and a legacy filter.
+    Clsact,
+}
+
+/// `[capture]`, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaptureConfig {
+    /// Capture points wanted; may be empty (a daemon that only serves its admin pages, or reads a pcap file).
+    pub points: Vec<CapturePoint>,
+    /// Which connections.
+    pub leg: Leg,
+    /// TCP ports, 1 to `mirror_common::MAX_PORTS` of them.
+    pub ports: Vec<u16>,
+    /// How TC programs are attached.
+    pub tc_mode: TcMode,
+    /// cgroup v2 directories of the gateway whose connection lifecycle `sockops` watches; in `interface` mode
+    /// its flows, and only these, are taken. Empty: no lifecycle hook.
+    pub gateway_cgroups: Vec<PathBuf>,
+    /// Bytes of all data rings together; a power of two per shard.
+    pub ring_bytes: u32,
+    /// Data rings and pipeline threads, 1 to `mirror_common::MAX_SHARDS`.
+    pub shards: u32,
+    /// How many bytes of each answer segment are copied.
+    pub answer_snap_bytes: u32,
+    /// How long a busy reader sleeps between two looks at its ring.
+    pub tick: Duration,
+    /// Read PROXY protocol v1/v2 at the start of downstream connections.
+    pub proxy_protocol: bool,
+    /// Destinations that are never captured on the upstream leg (control plane); the shadows' own addresses
+    /// are left out by the loop mark and by socket mark.
+    pub exclude: Vec<SocketAddr>,
+    /// Bounds of the flow table and its buffers.
+    pub limits: FlowLimits,
+}
+
+/// One place where programs are attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CapturePoint {
+    /// TC programs on an interface.
+    Interface {
+        /// Interface name within its namespace.
+        name: String,
+        /// Path of a network namespace (`/run/netns/gw`, `/proc/PID/ns/net`); `None`: the daemon's own.
+        netns: Option<PathBuf>,
+        /// True: the host's side of a veth pair, where the gateway's ingress is our egress.
+        host_side: bool,
+    },
+    /// `cgroup_skb` programs on a cgroup v2 directory.
+    Cgroup {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// Bounds of `flow` and `http`, all enforced in allocated bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowLimits {
+    /// Most flows at once, per shard.
+    pub max_flows: usize,
+    /// Most out-of-order bytes that wait behind a hole, per direction.
+    pub max_reorder_bytes: usize,
+    /// Most bytes buffered in all flows of a shard together: reordering, heads, held and growing requests.
+    pub max_total_bytes: usize,
+    /// How long a hole may stay open.
+    pub hole_timeout: Duration,
+    /// How long a flow may be silent before it is forgotten.
+    pub idle_timeout: Duration,
+}
+
+impl Default for FlowLimits {
+    fn default() -> Self {
+        Self {
+            max_flows: 16_384,
+            max_reorder_bytes: 512 * 1024,
+            max_total_bytes: 16 * 1024 * 1024,
+            hole_timeout: Duration::from_secs(3),
+            idle_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// `[admin]`, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Where to listen; port 0 lets the kernel choose, `None` switches the pages off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[[shadow]]`, checked.
+#[derive(Clone, Debug)]
+pub struct ShadowConfig {
+    /// Its name: metrics label and key of the rules.
+    pub name: String,
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// TLS to it; `None` for `http://`.
+    pub tls: Option<TlsConfig>,
+    /// Requests written and not yet answered, at most.
+    pub max_in_flight: u32,
+    /// Open connections, at most.
+    pub max_connections: u32,
+    /// Requests that wait, at most.
+    pub queue_items: u32,
+    /// Bytes that wait (heads and bodies), at most.
+    pub queue_bytes: u64,
+    /// Bodies up to this many bytes are buffered whole; larger ones are streamed.
+    pub buffer_body_bytes: u64,
+    /// Bytes of one streamed body that may wait for the shadow.
+    pub stream_window_bytes: u32,
+    /// Time for resolve, connect and TLS handshake together.
+    pub connect_timeout: Duration,
+    /// Time from the last byte written to the end of the answer.
+    pub timeout: Duration,
+    /// How long an idle pooled connection is kept.
+    pub idle_timeout: Duration,
+    /// Requests per second, at most; `None`: no limit.
+    pub max_rps: Option<f64>,
+    /// When to stop trying.
+    pub breaker: BreakerConfig,
+    /// How requests are changed on the way.
+    pub rewrite: RewriteConfig,
+}
+
+/// Host and port of a shadow, as in its URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Name or address.
+    pub host: EndpointHost,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// The host of a shadow's URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointHost {
+    /// An address.
+    Ip(IpAddr),
+    /// A name, resolved again as its answers expire.
+    Name(String),
+}
+
+/// `[shadow.tls]`, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Name to verify and to send as SNI instead of the URL's host.
+    pub server_name: Option<String>,
+    /// Do not verify the certificate.
+    pub insecure_skip_verify: bool,
+}
+
+/// `[shadow.breaker]`, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerConfig {
+    /// Consecutive failures (connect, time-out, closed) that open it.
+    pub failures: u32,
+    /// How long it stays open before one probe may pass.
+    pub open_for: Duration,
+}
+
+/// How a shadow's copies differ from what was captured. Applied by `rewrite`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RewriteConfig {
+    /// What happens to the host.
+    pub host: HostRewrite,
+    /// The shadow's own authority, for requests that have none to suffix.
+    pub own_authority: String,
+    /// Header edits, in order.
+    pub edits: Vec<HeaderEdit>,
+    /// What must not leave the node.
+    pub redact: Redaction,
+}
+
+/// What happens to Host, absolute-form authority and `:authority`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostRewrite {
+    /// Append this text to the host, before the port.
+    Suffix(String),
+    /// Leave it.
+    Keep,
+    /// Replace the whole value, port included.
+    Literal(String),
+}
+
+/// One header edit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderEdit {
+    /// Replace all fields of that name by one.
+    Set {
+        /// Field name.
+        name: String,
+        /// Field value.
+        value: String,
+    },
+    /// Add one more field.
+    Append {
+        /// Field name.
+        name: String,
+        /// Field value.
+        value: String,
+    },
+    /// Remove all fields of that name.
+    Remove {
+        /// Field name.
+        name: String,
+    },
+}
+
+/// Names whose values are replaced by `redacted` before anything leaves the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redaction {
+    /// Header names, lower case.
+    pub headers: Vec<String>,
+    /// Cookie names, case-sensitive.
+    pub cookies: Vec<String>,
+    /// Query parameter names, case-sensitive, compared after percent-decoding.
+    pub query: Vec<String>,
+}
