@@ -23,5 +23,7 @@ pub mod rule;
 
 pub mod admin;
 pub mod config;
+pub mod drain;
+pub mod reload;
 pub mod replay;
 pub mod telemetry;
