@@ -22,6 +22,7 @@ pub mod rewrite;
 pub mod rule;
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod drain;
 pub mod reload;
