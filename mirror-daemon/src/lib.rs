@@ -27,4 +27,5 @@ pub mod config;
 pub mod drain;
 pub mod reload;
 pub mod replay;
+pub mod tap;
 pub mod telemetry;

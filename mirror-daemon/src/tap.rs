@@ -1,0 +1,245 @@
+//! What `tap` prints: one line or one JSON object for each request seen.
+//!
+//! ```text
+//! 2024-05-01T12:00:00.000Z 10.77.0.1:51234 GET http://shop.example/cart HTTP/1.1 body=0 complete
+//! ```
+//!
+//! Everything that came from the network is escaped ([`escape`]): no byte of it can act on a terminal, start a new
+//! line, or pretend to be another column. Left out: where the requests come from, and when to end.
+
+mod book;
+pub mod escape;
+
+pub use book::{MAX_OPEN_REQUESTS, TapBook};
+
+use crate::drop_reason::DropReason;
+use crate::flow::FlowKey;
+use crate::http::{RequestHead, RequestNumber, Version};
+use escape::{Escaped, SafeJson};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// How many bytes of one value are shown to people; JSON has them all.
+pub const MAX_SHOWN_BYTES: usize = 2048;
+
+/// One request seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapRecord {
+    /// When its head was captured, nanoseconds since 1970.
+    pub at_unix_ns: u64,
+    /// Who sent it: the peer, or whom PROXY protocol or a trusted `X-Forwarded-For` names.
+    pub client_ip: IpAddr,
+    /// The connection.
+    pub flow: FlowKey,
+    /// Its number in the connection, from 0.
+    pub number: RequestNumber,
+    /// Its head; `None` when it was refused or never seen.
+    pub head: Option<TapHead>,
+    /// Bytes of its body, transfer coding removed.
+    pub body_bytes: u64,
+    /// Its trailer fields.
+    pub trailers: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// What is kept of a head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapHead {
+    /// Method.
+    pub method: String,
+    /// Authority, from an absolute-form target or the Host field; `None` when there is none.
+    pub authority: Option<String>,
+    /// Path and query, `*`, or the target of CONNECT.
+    pub path: String,
+    /// Version.
+    pub version: Version,
+    /// Field names and values in order; empty unless they were asked for.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every byte was seen.
+    Complete,
+    /// It would not be replayed.
+    Dropped(DropReason),
+}
+
+impl TapHead {
+    /// Copies what `tap` shows of `head`; its fields only `with_headers`.
+    #[must_use]
+    pub fn of(head: &RequestHead<'_>, with_headers: bool) -> Self {
+        let path = match head.query() {
+            Some(query) => format!("{}?{query}", head.path()),
+            None => head.path().to_owned(),
+        };
+        let fields = if with_headers { head.fields } else { &[] };
+        Self {
+            method: head.method.to_owned(),
+            authority: head.authority().map(str::to_owned),
+            path,
+            version: head.version,
+            headers: fields.iter().map(|field| (field.name.to_owned(), field.value.to_vec())).collect(),
+        }
+    }
+}
+
+/// How requests are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TapFormat {
+    /// One line for people; header fields, if any, on lines of their own below.
+    Lines,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Writes records.
+#[derive(Debug)]
+pub struct TapWriter<W> {
+    out: W,
+    format: TapFormat,
+    written: u64,
+}
+
+impl<W: Write> TapWriter<W> {
+    /// A writer to `out`, best buffered; the caller flushes when nothing more waits.
+    pub const fn new(out: W, format: TapFormat) -> Self {
+        Self { out, format, written: 0 }
+    }
+
+    /// Writes one record.
+    ///
+    /// # Errors
+    /// Those of the output. `BrokenPipe` means that the reader has seen enough: no failure.
+    pub fn write(&mut self, record: &TapRecord) -> io::Result<()> {
+        match self.format {
+            TapFormat::Lines => write_line(&mut self.out, record)?,
+            TapFormat::Json => {
+                let mut serializer = serde_json::Serializer::with_formatter(&mut self.out, SafeJson);
+                record.serialize(&mut serializer)?;
+                self.out.write_all(b"\n")?;
+            }
+        }
+        self.written = self.written.saturating_add(1);
+        Ok(())
+    }
+
+    /// Records written so far.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Hands everything to the reader.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl TapRecord {
+    fn time(&self) -> impl std::fmt::Display {
+        let since = Duration::from_nanos(self.at_unix_ns);
+        humantime::format_rfc3339_millis(UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH))
+    }
+}
+
+fn write_line(out: &mut impl Write, record: &TapRecord) -> io::Result<()> {
+    let client = SocketAddr::new(record.client_ip, record.flow.remote_port);
+    write!(out, "{} {client} ", record.time())?;
+    match &record.head {
+        Some(head) => {
+            let authority = head.authority.as_deref().unwrap_or("");
+            let word = |text| Escaped::word(text, MAX_SHOWN_BYTES);
+            write!(out, "{} ", word(&head.method))?;
+            if !authority.is_empty() {
+                write!(out, "http://{}", word(authority))?;
+            }
+            write!(out, "{} {} ", word(&head.path), version(head.version))?;
+        }
+        None => write!(out, "- - - ")?,
+    }
+    write!(out, "body={}", record.body_bytes)?;
+    if record.trailers > 0 {
+        write!(out, " trailers={}", record.trailers)?;
+    }
+    match record.outcome {
+        Outcome::Complete => writeln!(out, " complete")?,
+        Outcome::Dropped(reason) => writeln!(out, " dropped={}", reason.label())?,
+    }
+    for (name, value) in record.head.iter().flat_map(|head| &head.headers) {
+        let name = Escaped::word(name, MAX_SHOWN_BYTES);
+        writeln!(out, "    {name}: {}", Escaped::text(value, MAX_SHOWN_BYTES))?;
+    }
+    Ok(())
+}
+
+const fn version(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
+        Version::Http2 => "HTTP/2",
+    }
+}
+
+fn address(octets: [u8; 16], port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv6Addr::from(octets).to_canonical(), port)
+}
+
+/// The JSON object. Absent: `authority` without one; `method` to `headers` without a head; `headers` unless asked
+/// for; `reason` unless dropped. Header values are UTF-8; other bytes become U+FFFD.
+impl Serialize for TapRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("time", &self.time().to_string())?;
+        object.serialize_entry("time_unix_ns", &self.at_unix_ns)?;
+        object.serialize_entry("client_ip", &self.client_ip)?;
+        let flow = &self.flow;
+        object.serialize_entry("remote", &address(flow.remote_addr, flow.remote_port))?;
+        object.serialize_entry("gateway", &address(flow.gateway_addr, flow.gateway_port))?;
+        object.serialize_entry("capture_point", &flow.capture_point)?;
+        object.serialize_entry("number", &self.number.0)?;
+        if let Some(head) = &self.head {
+            object.serialize_entry("method", &head.method)?;
+            if let Some(authority) = &head.authority {
+                object.serialize_entry("authority", authority)?;
+            }
+            object.serialize_entry("path", &head.path)?;
+            object.serialize_entry("version", version(head.version))?;
+            if !head.headers.is_empty() {
+                object.serialize_entry("headers", &Headers(&head.headers))?;
+            }
+        }
+        object.serialize_entry("body_bytes", &self.body_bytes)?;
+        object.serialize_entry("trailers", &self.trailers)?;
+        match self.outcome {
+            Outcome::Complete => object.serialize_entry("outcome", "complete")?,
+            Outcome::Dropped(reason) => {
+                object.serialize_entry("outcome", "dropped")?;
+                object.serialize_entry("reason", reason.label())?;
+            }
+        }
+        object.end()
+    }
+}
+
+struct Headers<'a>(&'a [(String, Vec<u8>)]);
+
+impl Serialize for Headers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
+        for (name, value) in self.0 {
+            list.serialize_element(&(name, String::from_utf8_lossy(value)))?;
+        }
+        list.end()
+    }
+}
+
+#[cfg(test)]
+mod tests;
