@@ -180,10 +180,10 @@ pub const KERNEL_LOSSES: Family = Family {
     name: "mirror_kernel_losses_total",
     kind: Kind::Counter,
     labels: &[("counter", "a kernel loss counter")],
-    help: "Segments that the kernel program could not hand over. Production got them all the same.",
-    action: "Alert on any rate above 0: requests are missing, and the ledger can't say how many. `ring_full`: \
-             the daemon gets too little processor time, or `ring_bytes` is too small; raise `ring_bytes` or \
-             `shards`, or mirror less.",
+    help: "Segments and records that the kernel program did not hand over. Production got them all the same.",
+    action: "Alert on any rate above 0: requests are missing, and the ledger can't say how many. A full ring, \
+             or flows shed to spare it: the daemon gets too little processor time, or `ring_bytes` is too \
+             small; raise its limit, `ring_bytes` or `shards`, or mirror less.",
 };
 
 /// Kernel losses, bytes.
@@ -191,7 +191,7 @@ pub const KERNEL_LOST_BYTES: Family = Family {
     name: "mirror_kernel_lost_bytes_total",
     kind: Kind::Counter,
     labels: &[("counter", "a kernel loss counter, in bytes")],
-    help: "Bytes that the kernel program could not hand over.",
+    help: "Bytes that the kernel program did not hand over; some losses are counted in bytes only.",
     action: "As for `mirror_kernel_losses_total`.",
 };
 

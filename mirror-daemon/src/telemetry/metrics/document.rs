@@ -21,7 +21,7 @@ touches production: the worst case is always that copies are missing.
 - alert: MirrorLosesCopies
   expr: sum by (shadow, reason) (rate(mirror_copies_total{intended=\"no\"}[5m])) > 0.1
 - alert: MirrorKernelLoss             # the ledger can no longer explain everything
-  expr: sum by (counter) (rate(mirror_kernel_losses_total[5m])) > 0
+  expr: sum by (counter) (rate(mirror_kernel_lost_bytes_total[5m]) or rate(mirror_kernel_losses_total[5m])) > 0
 - alert: MirrorNotAttached
   expr: mirror_capture_points{state=\"missing\"} > 0
   for: 5m
