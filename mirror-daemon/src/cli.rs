@@ -169,8 +169,8 @@ pub struct ExplainArgs {
     /// Method of the request
     #[arg(long, default_value = "GET", value_parser = token)]
     pub method: String,
-    /// URL of the request: http://HOST[:PORT]/PATH[?QUERY]
-    #[arg(long)]
+    /// URL of the request, with scheme and host
+    #[arg(long, value_name = "URL")]
     pub url: String,
     /// A header field of the request; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_field)]

@@ -3,7 +3,7 @@
 //! A configuration file changes in many ways: written in place, replaced by a rename, behind a symbolic link that
 //! is swapped (a Kubernetes ConfigMap: `config.toml -> ..data/config.toml`, `..data -> ..2024_05_01`), in a
 //! directory that appears later. So every directory on the way to the file is watched, through all links, for
-//! the one name that matters in it ([`trail`]); the trail is found again after each change. Where inotify has
+//! the one name that matters in it (`trail`); the trail is found again after each change. Where inotify has
 //! no instance or watch left, the file is looked at every [`POLL_INTERVAL`] instead.
 //!
 //! The kernel's inotify is used directly: the usual crates also ask for every *opening* of a file, and on a node
