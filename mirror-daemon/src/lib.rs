@@ -22,5 +22,6 @@ pub mod rewrite;
 pub mod rule;
 
 pub mod config;
+pub mod explain;
 pub mod replay;
 pub mod telemetry;

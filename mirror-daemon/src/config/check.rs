@@ -7,6 +7,8 @@ mod route;
 mod sample;
 mod shadow;
 
+pub(crate) use names::is_token;
+
 use super::fault::ConfigFaults;
 use super::read::{Document, Node, Section};
 use super::types::{AdminConfig, Config};

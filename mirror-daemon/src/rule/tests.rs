@@ -1,3 +1,5 @@
+#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
+
 use super::*;
 use crate::http::{BodyLength, Field, Version};
 use proptest::prelude::*;
@@ -506,7 +508,8 @@ fn several_mirrors_of_a_rule_are_each_listed_with_their_own_share() {
 #[test]
 fn client_ip_is_what_the_outermost_trusted_proxy_wrote() {
     let peer: IpAddr = "192.0.2.9".parse().unwrap();
-    let cases: [(&[(&str, &str)], u32, &str); 11] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], u32, &'a str);
+    let cases: [Case<'_>; 11] = [
         (&[("x-forwarded-for", "1.1.1.1, 2.2.2.2")], 0, "192.0.2.9"),
         (&[("x-forwarded-for", "1.1.1.1, 2.2.2.2")], 1, "2.2.2.2"),
         (&[("x-forwarded-for", "1.1.1.1, 2.2.2.2")], 2, "1.1.1.1"),

@@ -16,7 +16,7 @@ const OWN_HEADERS: [&str; 9] = [
 ];
 
 /// A token (RFC 9110, 5.6.2).
-pub(super) fn is_token(text: &str) -> bool {
+pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }

@@ -1,3 +1,5 @@
+#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
+
 use crate::config::*;
 use crate::flow::FlowKey;
 use crate::http::{BodyLength, Field, RequestHead, RequestNumber, Version};
@@ -376,10 +378,10 @@ proptest! {
     #[test]
     fn misplaced_values_never_panic(line in 0..60_usize, value in toml_soup()) {
         let mut lines: Vec<String> = EVERY_KEY.lines().map(str::to_owned).collect();
-        if let Some(line) = lines.get_mut(line) {
-            if let Some((key, _)) = line.clone().split_once('=') {
-                *line = format!("{key}= {}", value.replace('\n', " "));
-            }
+        if let Some(line) = lines.get_mut(line)
+            && let Some((key, _)) = line.clone().split_once('=')
+        {
+            *line = format!("{key}= {}", value.replace('\n', " "));
         }
         let _ = Config::from_toml(&lines.join("\n"), "m").map_err(|faults| faults.to_string());
     }
