@@ -3,7 +3,7 @@
 use crate::config::{CapturePoint, Config, Leg, ShadowConfig, ShadowId, is_token};
 use crate::http::{BodyLength, Field, RequestHead, RequestNumber, Version, message::split_absolute};
 use crate::rewrite::shadow_head;
-use crate::rule::{Considered, KeyUsed, MirrorChoice, Outcome, Sender, is_mirrored};
+use crate::rule::{Considered, KeyUsed, MirrorChoice, Outcome, SampleBy, Sender, client_ip, is_mirrored};
 use serde::Serialize;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -146,8 +146,9 @@ fn explain_head(config: &Config, head: &RequestHead<'_>) -> Explanation {
     let is_mirror = is_mirrored(head, &config.loop_mark);
     let considered = config.rules.considered(head);
     let taken = considered.iter().find(|one| one.outcome == Outcome::Taken).map(|one| one.rule.to_owned());
-    let choices = if is_mirror { vec![] } else { config.rules.choices(head, &nobody()) };
-    let mirrors = choices.iter().filter_map(|choice| explain_mirror(config, head, choice)).collect();
+    let sender = sender(config, head);
+    let choices = if is_mirror { vec![] } else { config.rules.choices(head, &sender) };
+    let mirrors = choices.iter().filter_map(|choice| explain_mirror(config, head, choice, &sender)).collect();
     Explanation {
         method: head.method.to_owned(),
         host: head.authority().filter(|host| !host.is_empty()).map(str::to_owned),
@@ -159,10 +160,13 @@ fn explain_head(config: &Config, head: &RequestHead<'_>) -> Explanation {
     }
 }
 
-/// No connection is known: what hangs on it is said to be by chance.
-fn nobody() -> Sender {
+const UNKNOWN_IP: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// No connection is known: what hangs on it is said to be by chance. The client's address is known when a
+/// trusted proxy tells it.
+fn sender(config: &Config, head: &RequestHead<'_>) -> Sender {
     Sender {
-        client_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        client_ip: client_ip(head, config.trusted_proxies, UNKNOWN_IP),
         flow: crate::flow::FlowKey::default(),
         number: RequestNumber(0),
     }
@@ -184,11 +188,15 @@ fn explain_mirror(
     config: &Config,
     head: &RequestHead<'_>,
     choice: &MirrorChoice<'_>,
+    sender: &Sender,
 ) -> Option<ExplainedMirror> {
     let ShadowId(index) = choice.shadow;
     let shadow = config.shadows.get(usize::from(index))?;
-    let by_client_ip = matches!(choice.by, crate::rule::SampleBy::ClientIp);
-    let is_known = choice.share.is_certain() || (choice.key != KeyUsed::Connection && !by_client_ip);
+    let is_keyed = match choice.by {
+        SampleBy::ClientIp => sender.client_ip != UNKNOWN_IP,
+        _ => choice.key != KeyUsed::Connection,
+    };
+    let is_known = choice.share.is_certain() || is_keyed;
     let picked = match (is_known, choice.picked) {
         (false, _) => Picked::ByChance,
         (true, true) => Picked::Yes,
@@ -379,6 +387,15 @@ hosts = ["shadowing.example"]
         assert_ne!(found.mirrors[1].picked, Picked::ByChance);
         let found = ask("GET", "/other", &[("x-a", "1"), ("Host", "h")]);
         assert_eq!((found.mirrors[0].picked, found.mirrors[0].share.as_str()), (Picked::ByChance, "1/3"));
+    }
+
+    #[test]
+    fn client_address_from_a_trusted_proxy_decides_by_client_ip() {
+        let config = Config::from_toml(&format!("trusted_proxies = 1\n{TOML}"), "m").expect("right");
+        let headers =
+            [("x-a".to_owned(), "1".to_owned()), ("X-Forwarded-For".to_owned(), "192.0.2.1".to_owned())];
+        let found = explain(&config, "GET", "/other", &headers).expect("a request");
+        assert_ne!(found.mirrors[0].picked, Picked::ByChance);
     }
 
     #[test]

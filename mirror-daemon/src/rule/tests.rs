@@ -589,3 +589,108 @@ fn host_patterns_that_can_never_match_are_refused() {
         assert_eq!(HostPattern::parse(text), Err(fault), "{text}");
     }
 }
+
+#[test]
+fn request_id_header_has_a_configurable_name() {
+    let rule = RouteRule {
+        mirrors: vec![mirror(Share::percent("50").unwrap(), SampleBy::Request, "")],
+        ..rule("r", Match::default())
+    };
+    let sampling = Sampling { request_id: "x-trace".into(), ..Sampling::default() };
+    let rules = Rules::new(vec![route(&[], vec![rule])], &sampling);
+    let answers = |fields: &[Field<'_>]| -> std::collections::BTreeSet<Vec<bool>> {
+        (0..64).map(|number| picked_of(&rules, &head("GET", "/", fields), &sender(number))).collect()
+    };
+    assert_eq!(answers(&fields(&[("X-Trace", "t1")])).len(), 1);
+    assert_eq!(answers(&fields(&[("x-request-id", "t1")])).len(), 2, "no longer the request id");
+}
+
+/// One condition of one route, as the oracle sees it.
+#[derive(Clone, Debug)]
+struct Spec {
+    host: Option<String>,
+    path: (u8, String),
+    has_method: bool,
+    headers: usize,
+    query: usize,
+}
+
+fn spec() -> impl Strategy<Value = Spec> {
+    let host =
+        proptest::option::of(proptest::sample::select(vec!["b.c", "a.b.c", "*.c", "*.b.c", "c", "*.a.b.c"]));
+    let path = (0..2_u8, proptest::sample::select(vec!["/", "/p", "/p/q", "/p/q/r", "/pq"]));
+    (host, path, any::<bool>(), 0..3_usize, 0..3_usize).prop_map(
+        |(host, (kind, path), has_method, headers, query)| Spec {
+            host: host.map(str::to_owned),
+            path: (kind, path.to_owned()),
+            has_method,
+            headers,
+            query,
+        },
+    )
+}
+
+impl Spec {
+    fn route(&self, name: usize) -> Route {
+        let names = ["x", "y"];
+        let values = |count: usize| names.iter().take(count).map(|name| is(name, "1")).collect();
+        let (kind, path) = &self.path;
+        let matched = Match {
+            path: if *kind == 0 { PathMatch::Exact(path.clone()) } else { PathMatch::prefix(path) },
+            methods: if self.has_method { vec!["GET".into()] } else { vec![] },
+            headers: values(self.headers),
+            query: values(self.query),
+        };
+        let hosts: Vec<&str> = self.host.iter().map(String::as_str).collect();
+        route(&hosts, vec![rule(&name.to_string(), matched)])
+    }
+
+    /// How good this condition is for a request, larger is better; `None`: it does not match. Written from the
+    /// text of Gateway API, with nothing of the code under test.
+    fn grade(&self, host: &str, path: &str, headers: usize, query: usize) -> Option<impl Ord + use<>> {
+        let host_grade = match &self.host {
+            None => (0, 0),
+            Some(pattern) => match pattern.strip_prefix('*') {
+                Some(tail) if host.len() > tail.len() && host.ends_with(tail) => (1, pattern.len()),
+                None if pattern == host => (2, pattern.len()),
+                _ => return None,
+            },
+        };
+        let elements =
+            |text: &str| text.split('/').filter(|one| !one.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        let (kind, wanted) = &self.path;
+        let path_grade = match kind {
+            0 if wanted == path => (1, 0),
+            1 if elements(path).starts_with(&elements(wanted)) => (0, wanted.len()),
+            _ => return None,
+        };
+        (self.headers <= headers && self.query <= query).then_some((
+            host_grade,
+            path_grade,
+            self.has_method,
+            self.headers,
+            self.query,
+        ))
+    }
+}
+
+proptest! {
+    #[test]
+    fn decisions_agree_with_a_naive_reading_of_gateway_api(
+        specs in proptest::collection::vec(spec(), 0..12),
+        host in proptest::sample::select(vec!["c", "b.c", "a.b.c", "z.a.b.c", "d"]),
+        path in proptest::sample::select(vec!["/", "/p", "/p/q", "/p/q/r", "/pq", "/p/qr"]),
+        headers in 0..3_usize,
+        query in 0..3_usize,
+    ) {
+        let graded = specs.iter().enumerate().filter_map(|(index, spec)| {
+            // Among equals the first: the larger reversed index.
+            Some((spec.grade(host, path, headers, query)?, std::cmp::Reverse(index)))
+        });
+        let expected = graded.max().map_or("-".to_owned(), |(_, std::cmp::Reverse(index))| index.to_string());
+        let rules = rules(specs.iter().enumerate().map(|(index, spec)| spec.route(index)).collect());
+        let target = format!("{path}?{}", ["x=1", "y=1"][..query].join("&"));
+        let found = taken(&rules, "GET", host, &target, &[("x", "1"), ("y", "1")][..headers]);
+        prop_assert_eq!(found, expected);
+    }
+}
