@@ -26,6 +26,7 @@ pub mod cli;
 pub mod config;
 pub mod drain;
 pub mod reload;
+pub mod explain;
 pub mod replay;
 pub mod tap;
 pub mod telemetry;

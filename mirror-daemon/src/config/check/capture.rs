@@ -1,0 +1,224 @@
+//! `[capture]`.
+
+use super::names::list;
+use crate::config::read::{Node, Section};
+use crate::config::types::{CaptureConfig, CapturePoint, FlowLimits, Leg, TcMode};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Most ports.
+const MAX_PORTS: usize = 16;
+/// Most data rings.
+const MAX_SHARDS: u64 = 16;
+/// Most capture points.
+const MAX_POINTS: usize = 64;
+/// Longest interface name: IFNAMSIZ without its NUL.
+const MAX_INTERFACE_NAME_BYTES: usize = 15;
+const DEFAULT_RING_BYTES: u64 = 16 * 1024 * 1024;
+const MIN_RING_BYTES: u64 = 64 * 1024;
+const MAX_RING_BYTES: u64 = 1024 * 1024 * 1024;
+const DEFAULT_ANSWER_SNAP_BYTES: u64 = 256;
+const DEFAULT_TICK: Duration = Duration::from_millis(2);
+
+/// `None` only after a fault was noted.
+pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
+    if let Some(kubernetes) = section.node("kubernetes") {
+        kubernetes.fault(
+            "choosing pods by selector is not in this build yet; name the places with `interfaces` or `cgroups`",
+        );
+    }
+    let netns = section.node("netns").and_then(network_namespace);
+    let points = points(&section, netns.as_ref());
+    let leg = section.or("leg", Leg::Downstream, |node| {
+        choice(&node, &[("downstream", Leg::Downstream), ("upstream", Leg::Upstream)])
+    });
+    let tc_mode = section.or("attach", TcMode::Auto, |node| {
+        choice(&node, &[("auto", TcMode::Auto), ("tcx", TcMode::Tcx), ("clsact", TcMode::Clsact)])
+    });
+    let ports = ports(&section, !points.is_empty());
+    let shards = section.or("shards", 1, |node| node.integer(1..=MAX_SHARDS));
+    let ring_bytes = section.or("ring_bytes", DEFAULT_RING_BYTES, |node| ring_bytes(node, shards));
+    let snap = section.or("answer_snap", DEFAULT_ANSWER_SNAP_BYTES, |node| node.size(16..=65_536));
+    let tick_allowed = Duration::from_micros(100)..=Duration::from_secs(1);
+    let config = CaptureConfig {
+        points,
+        leg,
+        ports,
+        tc_mode,
+        gateway_cgroups: section.or("gateway_cgroups", vec![], |node| list(node, absolute_path)),
+        ring_bytes: u32::try_from(ring_bytes).ok()?,
+        shards: u32::try_from(shards).ok()?,
+        answer_snap_bytes: u32::try_from(snap).ok()?,
+        tick: section.or("tick", DEFAULT_TICK, |node| node.duration(tick_allowed)),
+        proxy_protocol: section.or("proxy_protocol", false, Node::boolean),
+        exclude: section.or("exclude", vec![], |node| list(node, socket_address)),
+        limits: limits(section.section("limits")),
+    };
+    section.close();
+    Some(config)
+}
+
+fn points(section: &Section<'_>, netns: Option<&PathBuf>) -> Vec<CapturePoint> {
+    let mut points: Vec<CapturePoint> = Vec::new();
+    let mut push = |node: Node<'_>, read: &dyn Fn(&Node<'_>) -> Option<CapturePoint>| {
+        let Some(point) = read(&node) else { return };
+        if points.contains(&point) {
+            node.fault(format!(
+                "{} is listed twice, and would be mirrored twice; leave one out",
+                node.found()
+            ));
+        } else if points.len() >= MAX_POINTS {
+            node.fault(format!("is one capture point too many; allowed are {MAX_POINTS}"));
+        } else {
+            points.push(point);
+        }
+    };
+    for node in section.node("interfaces").and_then(Node::list).unwrap_or_default() {
+        push(node, &|node| interface(node, netns));
+    }
+    for node in section.node("cgroups").and_then(Node::list).unwrap_or_default() {
+        push(node, &|node| Some(CapturePoint::Cgroup { path: absolute_path(node.clone())? }));
+    }
+    points
+}
+
+/// `"eth0"` or `{ name = "eth0", netns = "gw", side = "host" }`.
+fn interface(node: &Node<'_>, netns: Option<&PathBuf>) -> Option<CapturePoint> {
+    if !node.is_table() {
+        let name = interface_name(node.clone())?;
+        return Some(CapturePoint::Interface { name, netns: netns.cloned(), host_side: false });
+    }
+    let section = node.clone().section()?;
+    let name = section.required("name", "the interface, e.g. name = \"eth0\"").and_then(interface_name);
+    let own_netns = section.node("netns").and_then(network_namespace);
+    let host_side = section.or("side", false, |node| choice(&node, &[("gateway", false), ("host", true)]));
+    section.close();
+    Some(CapturePoint::Interface { name: name?, netns: own_netns.or_else(|| netns.cloned()), host_side })
+}
+
+fn interface_name(node: Node<'_>) -> Option<String> {
+    let is_name = |text: &&str| {
+        (1..=MAX_INTERFACE_NAME_BYTES).contains(&text.len())
+            && !matches!(*text, "." | "..")
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':')
+    };
+    let found = node.as_text().filter(is_name);
+    if found.is_none() {
+        node.fault(format!(
+            "{} is no interface name; write a name of 1 to {MAX_INTERFACE_NAME_BYTES} characters as in `ip link`, e.g. \"eth0\"",
+            node.found()
+        ));
+    }
+    found.map(str::to_owned)
+}
+
+/// A path, or a name as in `ip netns`.
+fn network_namespace(node: Node<'_>) -> Option<PathBuf> {
+    let text = node.as_text().filter(|text| !text.is_empty() && !text.contains('\0'));
+    match text {
+        Some(name) if !name.contains('/') && name != "." && name != ".." => {
+            Some(PathBuf::from("/run/netns").join(name))
+        }
+        _ => absolute_path(node),
+    }
+}
+
+fn absolute_path(node: Node<'_>) -> Option<PathBuf> {
+    let found = node.as_text().filter(|text| text.starts_with('/') && !text.contains('\0'));
+    if found.is_none() {
+        node.fault(format!("{} is no absolute path; write one that starts with \"/\"", node.found()));
+    }
+    found.map(PathBuf::from)
+}
+
+fn ports(section: &Section<'_>, is_required: bool) -> Vec<u16> {
+    let example = "the gateway's ports, e.g. ports = [8080]";
+    let node = if is_required { section.required("ports", example) } else { section.node("ports") };
+    let Some(nodes) = node.and_then(|node| {
+        let at = node.clone();
+        let nodes = node.list()?;
+        if nodes.is_empty() || nodes.len() > MAX_PORTS {
+            at.fault(format!("has {} ports; allowed are 1 to {MAX_PORTS}", nodes.len()));
+        }
+        Some(nodes)
+    }) else {
+        return vec![];
+    };
+    let mut ports = Vec::new();
+    for node in nodes {
+        let again = node.clone();
+        let Some(port) = node.integer(1..=u16::MAX.into()).and_then(|port| u16::try_from(port).ok()) else {
+            continue;
+        };
+        if ports.contains(&port) {
+            again.fault(format!("{port} is listed twice; leave one out"));
+        }
+        ports.push(port);
+    }
+    ports
+}
+
+fn ring_bytes(node: Node<'_>, shards: u64) -> Option<u64> {
+    let again = node.clone();
+    let bytes = node.size(MIN_RING_BYTES..=MAX_RING_BYTES)?;
+    let shard_bytes = bytes.checked_div(shards)?;
+    if shard_bytes.is_power_of_two() && shard_bytes.checked_mul(shards) == Some(bytes) {
+        return Some(bytes);
+    }
+    let above = shard_bytes.saturating_add(1).checked_next_power_of_two().unwrap_or(MAX_RING_BYTES);
+    let show = |shard_bytes: u64| crate::config::units::show_size(shard_bytes.saturating_mul(shards));
+    let shares = if shards == 1 { String::new() } else { format!(" for each of {shards} shards") };
+    again.fault(format!(
+        "{} is not a power of two{shares}; the nearest are \"{}\" and \"{}\"",
+        again.found(),
+        show(above >> 1),
+        show(above)
+    ));
+    None
+}
+
+fn socket_address(node: Node<'_>) -> Option<SocketAddr> {
+    let found =
+        node.as_text().and_then(|text| text.parse::<SocketAddr>().ok()).filter(|found| found.port() != 0);
+    if found.is_none() {
+        node.wrong_type("an address and port such as \"10.0.0.7:18000\" or \"[2001:db8::7]:18000\"");
+    }
+    found
+}
+
+fn limits(section: Section<'_>) -> FlowLimits {
+    const KIB: u64 = 1024;
+    let default = FlowLimits::default();
+    let bytes = |key, default: usize, allowed| {
+        section.or(key, default, |node| node.size(allowed).and_then(|bytes| usize::try_from(bytes).ok()))
+    };
+    let time = |key, default, seconds: u64| {
+        let allowed = Duration::from_millis(10)..=Duration::from_secs(seconds);
+        section.or(key, default, |node| node.duration(allowed))
+    };
+    let limits = FlowLimits {
+        max_flows: section.or("max_flows", default.max_flows, |node| {
+            node.integer(16..=1_048_576).and_then(|flows| usize::try_from(flows).ok())
+        }),
+        max_reorder_bytes: bytes("max_reorder_bytes", default.max_reorder_bytes, 64 * KIB..=KIB * KIB * KIB),
+        max_total_bytes: bytes("max_total_bytes", default.max_total_bytes, KIB * KIB..=64 * KIB * KIB * KIB),
+        hole_timeout: time("hole_timeout", default.hole_timeout, 60),
+        idle_timeout: time("idle_timeout", default.idle_timeout, 86_400),
+    };
+    if limits.max_reorder_bytes > limits.max_total_bytes {
+        section.fault("max_reorder_bytes is larger than max_total_bytes, which holds it; lower the one or raise the other");
+    }
+    section.close();
+    limits
+}
+
+/// One of a few words.
+pub(super) fn choice<T: Copy>(node: &Node<'_>, words: &[(&str, T)]) -> Option<T> {
+    let found = node.as_text().and_then(|text| words.iter().find(|(word, _)| *word == text));
+    if found.is_none() {
+        let allowed: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        node.wrong_type(&allowed.join(" or "));
+    }
+    found.map(|(_, value)| *value)
+}
