@@ -6,11 +6,25 @@
 //!
 //! Left out: any knowledge of HTTP, of capture points, of configuration.
 
+mod assembler;
+mod connection;
+mod counters;
+mod glimpser;
+mod limits;
+mod piece;
+mod recency;
+mod reorder;
 mod segment;
 mod seq;
+mod table;
+mod timers;
+mod window;
 
+pub use counters::{ClosedFlows, DroppedBytes, FlowCounters, Gaps, Tally};
+pub use limits::{Answers, FlowLimits};
 pub use segment::{Direction, FlowKey, Segment, TcpFlags, Timestamp};
 pub use seq::SeqNumber;
+pub use table::{FlowTable, HashSeed, Lifecycle};
 
 /// Why bytes of a stream are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +37,9 @@ pub enum GapCause {
     Overflow,
     /// The kernel copied only a part of the segment (a passed-over body, or the end of a snap length).
     Uncaptured,
+    /// Segment after segment lies more than a window away: the stream ran on unseen (the kernel program was
+    /// inert, or bytes were lost by the GiB). The length is right modulo 2^32; take framing as lost.
+    Jumped,
 }
 
 /// Why a flow ended.
@@ -38,6 +55,11 @@ pub enum CloseCause {
     Evicted,
     /// A SYN with other numbers took over the same addresses and ports.
     Reused,
+    /// The lifecycle hook did not name it the gateway's own in time. Comes without an `Opened` before it:
+    /// nothing was yielded, and capture may leave this flow alone until its next SYN.
+    NotGateway,
+    /// The capture ended: a file's end, or shutdown.
+    CaptureEnded,
 }
 
 /// What a flow yields, per direction in stream order.
@@ -72,7 +94,8 @@ pub enum FlowEvent<'a> {
         /// Which direction.
         direction: Direction,
     },
-    /// The flow is over; nothing follows, and its state is dropped after this event.
+    /// The flow is over; nothing follows, and its state is dropped after this event. May be the only event of
+    /// a flow that never was known to be the gateway's.
     Closed(CloseCause),
 }
 

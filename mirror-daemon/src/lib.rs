@@ -23,6 +23,7 @@ pub mod rule;
 
 pub mod admin;
 pub mod cli;
+pub mod capture;
 pub mod config;
 pub mod drain;
 pub mod reload;
