@@ -19,6 +19,8 @@ mod connection;
 mod detect;
 mod h1;
 pub mod message;
+#[cfg(test)]
+mod tests;
 
 pub use connection::{HttpFlow, HttpOptions};
 pub use h1::{AnswerDecoder, AnswerError, AnswerProgress, AnswerSummary, HELD_TIMEOUT, MAX_HELD_BYTES};
