@@ -3,10 +3,49 @@
 //! In: [`ShadowRequest`]s, offered by the pipeline threads without ever waiting. Out: entries in each
 //! shadow's ledger. Nothing here can make a pipeline thread wait: every queue is bounded, and when full,
 //! sheds and counts.
+//!
+//! ```text
+//!  pipeline thread                       runtime thread
+//!  ReplayHandle ──batch──▶ State ──Job──▶ connection task ──▶ exchange ──▶ shadow
+//!   offer, flush           queue,         one per pooled      write head and body,
+//!                          breaker,       connection          read the answer to its end
+//!                          rate, seats
+//! ```
+//!
+//! - A request costs no task and no wake-up of its own: a connection that has read its answer takes the next
+//!   request at once; idle ones are woken last in, first out, one for each request that has no taker yet.
+//! - Each shadow has its own queue, limits and connections: a slow one cannot hold up another.
+//! - Order of the checks at hand-over: breaker (`breaker_open`), queue items and bytes (`queue_full`, the
+//!   newest is shed), rate (`rate_limited`, a bucket of a tenth of a second's worth, at least one).
+//! - When no connection can be made and none is open, the oldest waiting request is booked with the cause
+//!   (`resolve`, `connect`, `tls`) and the breaker counts a failure; when that opens, what waits and what
+//!   comes is shed. While other connections work, a failed one only puts off opening more for a moment.
+//! - Every future here is `Send`; the runtime may have one thread or several. One is cheaper.
 
 mod body;
+mod breaker;
+mod connect;
+mod connection;
+mod exchange;
+mod job;
+mod link;
+mod outgoing;
+mod rate;
+mod replayer;
+mod resolve;
+mod seat;
+mod shadow;
+mod state;
+mod tls;
 
-pub use body::{BodyAbort, BodyReader, BodyWriter, body_channel};
+#[cfg(test)]
+mod tests;
+
+pub use body::{BodyAbort, BodyPiece, BodyReader, BodyWriter, body_channel};
+pub use breaker::BreakerState;
+pub use connect::SHADOW_SOCKET_MARK;
+pub use replayer::{ReplayHandle, Replayer, ShadowStatus};
+pub use tls::{TlsError, check_tls};
 
 use crate::rewrite::ShadowHead;
 use bytes::Bytes;

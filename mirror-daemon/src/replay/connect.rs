@@ -1,0 +1,112 @@
+//! Makes connections to one shadow.
+
+use super::link::{Link, Transport};
+use super::resolve::{Addresses, Resolver};
+use super::tls::{TlsClient, TlsError};
+use crate::config::ShadowConfig;
+use crate::drop_reason::DropReason;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Once;
+use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout_at};
+
+/// `SO_MARK` of every socket to a shadow, so that capture, routing and firewalls can tell them ("mirr").
+pub const SHADOW_SOCKET_MARK: u32 = 0x6d69_7272;
+/// Least time one address gets before the next one is tried, while there is time at all.
+const MIN_ADDRESS_TIME: Duration = Duration::from_millis(250);
+
+/// Why there is no connection: the entry in the books, and words for the log.
+#[derive(Debug)]
+pub(super) struct ConnectFailure {
+    pub(super) reason: DropReason,
+    pub(super) why: String,
+}
+
+impl ConnectFailure {
+    fn new(reason: DropReason, why: impl ToString) -> Self {
+        Self { reason, why: why.to_string() }
+    }
+}
+
+/// How to reach one shadow.
+#[derive(Debug)]
+pub(super) struct Connector {
+    pub(super) addresses: Addresses,
+    pub(super) tls: Option<TlsClient>,
+    /// For resolve, connect and handshake together.
+    time_limit: Duration,
+}
+
+impl Connector {
+    /// # Errors
+    /// The shadow's TLS settings are unusable.
+    pub(super) fn new(shadow: &ShadowConfig, resolver: Resolver) -> Result<Self, TlsError> {
+        Ok(Self {
+            addresses: Addresses::new(&shadow.endpoint, resolver),
+            tls: TlsClient::build(shadow)?,
+            time_limit: shadow.connect_timeout,
+        })
+    }
+
+    /// Resolves, connects, shakes hands.
+    ///
+    /// # Errors
+    /// Where it failed, or where it was when the time was up.
+    pub(super) async fn connect(&self) -> Result<Link, ConnectFailure> {
+        let now = Instant::now();
+        let deadline = now.checked_add(self.time_limit).unwrap_or(now);
+        let generation = self.addresses.generation();
+        let candidates = timeout_at(deadline, self.addresses.candidates())
+            .await
+            .map_err(|_| ConnectFailure::new(DropReason::Resolve, "name look-up timed out"))?
+            .map_err(|error| ConnectFailure::new(DropReason::Resolve, error))?;
+        let (stream, peer) = connect_to_any(&candidates, deadline)
+            .await
+            .map_err(|error| ConnectFailure::new(DropReason::Connect, error))?;
+        let transport = match &self.tls {
+            None => Transport::Plain(stream),
+            Some(tls) => {
+                let stream = timeout_at(deadline, tls.handshake(stream))
+                    .await
+                    .map_err(|_| ConnectFailure::new(DropReason::Tls, "handshake timed out"))?
+                    .map_err(|error| ConnectFailure::new(DropReason::Tls, error))?;
+                Transport::Tls(Box::new(stream))
+            }
+        };
+        Ok(Link::new(transport, peer, generation))
+    }
+}
+
+/// Tries one address after the other, each with its share of the time that is left.
+async fn connect_to_any(candidates: &[SocketAddr], deadline: Instant) -> io::Result<(TcpStream, SocketAddr)> {
+    let mut last_error = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address");
+    for (index, address) in candidates.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let addresses_left = u32::try_from(candidates.len().saturating_sub(index)).unwrap_or(u32::MAX);
+        let share = left.checked_div(addresses_left).unwrap_or(left).max(MIN_ADDRESS_TIME).min(left);
+        let until = Instant::now().checked_add(share).unwrap_or(deadline);
+        match timeout_at(until, connect_to(*address)).await {
+            Ok(Ok(stream)) => return Ok((stream, *address)),
+            Ok(Err(error)) => last_error = error,
+            Err(_) => last_error = io::Error::new(io::ErrorKind::TimedOut, "connect timed out"),
+        }
+    }
+    Err(last_error)
+}
+
+async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    socket.set_nodelay(true)?;
+    mark(&socket);
+    socket.connect(address).await
+}
+
+/// Best effort: needs CAP_NET_ADMIN.
+fn mark(socket: &TcpSocket) {
+    static LOGGED: Once = Once::new();
+    if let Err(error) = socket2::SockRef::from(socket).set_mark(SHADOW_SOCKET_MARK) {
+        LOGGED.call_once(|| tracing::debug!(%error, "sockets to shadows carry no mark"));
+    }
+}

@@ -1,0 +1,157 @@
+//! A connection task's place in its shadow's state, and the request it holds: given back whatever happens.
+
+use super::breaker::Verdict;
+use super::job::Job;
+use super::shadow::Shadow;
+use super::state::{Action, SeatId};
+use crate::drop_reason::DropReason;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::time::Instant;
+
+/// Owned by one connection task. When that ends, by itself or from outside, the place is free again and the
+/// request it held is booked.
+#[derive(Debug)]
+pub(super) struct Seat {
+    shadow: Arc<Shadow>,
+    id: SeatId,
+    place: Place,
+    job: Option<Job>,
+}
+
+/// See the drawing in `state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Connecting,
+    Ready,
+    Idle,
+    Busy,
+    Gone,
+}
+
+impl Seat {
+    /// The seat `id`, which the state has just opened.
+    pub(super) const fn new(shadow: Arc<Shadow>, id: SeatId) -> Self {
+        Self { shadow, id, place: Place::Connecting, job: None }
+    }
+
+    pub(super) const fn shadow(&self) -> &Arc<Shadow> {
+        &self.shadow
+    }
+
+    /// The request under way.
+    pub(super) const fn job(&mut self) -> Option<&mut Job> {
+        self.job.as_mut()
+    }
+
+    /// The connection stands: the seat is ready.
+    pub(super) fn handle_connected(&mut self) {
+        self.shadow.lock().handle_connected();
+        self.place = Place::Ready;
+    }
+
+    /// The connection could not be made.
+    pub(super) fn handle_connect_failed(mut self, reason: DropReason, why: &str) {
+        self.place = Place::Gone;
+        let shadow = &self.shadow;
+        let now = Instant::now();
+        let mut state = shadow.lock();
+        let (lost, is_opened) = state.handle_connect_failed(self.id, reason, now);
+        let action = state.dispatch(&shadow.config, now);
+        for (_, reason) in &lost {
+            shadow.ledger.lost(*reason);
+        }
+        shadow.notify_if_quiet(state);
+        if is_opened {
+            shadow.log_opened(why);
+        }
+        shadow.act(action);
+    }
+
+    /// Takes the next request, or sits down until there is one.
+    pub(super) fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let shadow = &self.shadow;
+        let mut state = shadow.lock();
+        if self.place == Place::Idle {
+            if state.is_sitting(self.id, cx.waker()) {
+                return Poll::Pending;
+            }
+            state.handle_woken();
+            self.place = Place::Ready;
+        }
+        if let Some(job) = state.take() {
+            let action = match state.has_waiting() {
+                true => state.dispatch(&shadow.config, Instant::now()),
+                false => Action::Nothing,
+            };
+            drop(state);
+            self.job = Some(job);
+            self.place = Place::Busy;
+            shadow.act(action);
+            return Poll::Ready(());
+        }
+        state.sit_down(self.id, cx.waker().clone());
+        self.place = Place::Idle;
+        Poll::Pending
+    }
+
+    /// The request came to its end and is booked; its connection lives on. Takes the next request when one
+    /// waits, without a detour through the scheduler.
+    pub(super) fn finish_and_take(&mut self, verdict: Verdict, now: Instant) {
+        let Some(finished) = self.job.take() else { return };
+        let shadow = &self.shadow;
+        let mut state = shadow.lock();
+        state.handle_free();
+        let (shed, is_opened) = state.handle_verdict(verdict, finished.is_probe, now);
+        self.job = state.take();
+        let action = state.dispatch(&shadow.config, now);
+        self.place = if self.job.is_some() { Place::Busy } else { Place::Ready };
+        shadow.notify_if_quiet(state);
+        shadow.ledger.lost_all(shed, DropReason::BreakerOpen);
+        if is_opened {
+            shadow.log_opened("requests were not answered");
+        }
+        shadow.act(action);
+    }
+
+    /// The request came to its end and is booked; its connection goes, and so does the seat.
+    pub(super) fn finish(mut self, verdict: Verdict) {
+        if let Some(finished) = self.job.take() {
+            self.shadow.handle_verdict(verdict, finished.is_probe);
+        }
+    }
+
+    /// Books a request whose fate was never learnt because its task ended.
+    fn book_unfinished(&mut self, closed: Option<DropReason>) {
+        match self.job.take() {
+            Some(job) if job.is_sent => self.shadow.ledger.replayed.increment(),
+            Some(_) => self.shadow.ledger.lost(closed.unwrap_or(DropReason::Shutdown)),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.place == Place::Gone {
+            return;
+        }
+        if self.place == Place::Connecting {
+            // Ended from outside while connecting: the runtime is going, so nobody will serve the queue.
+            self.shadow.close(DropReason::Shutdown);
+        }
+        let shadow = Arc::clone(&self.shadow);
+        let mut state = shadow.lock();
+        match self.place {
+            Place::Connecting => state.handle_connected(),
+            Place::Idle => state.leave_idle(self.id),
+            Place::Busy => state.handle_free(),
+            Place::Ready | Place::Gone => {}
+        }
+        state.forget(self.id);
+        self.book_unfinished(state.closed());
+        let action = state.dispatch(&shadow.config, Instant::now());
+        shadow.notify_if_quiet(state);
+        shadow.act(action);
+    }
+}

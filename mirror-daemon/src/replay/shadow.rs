@@ -1,0 +1,165 @@
+//! One shadow: its queue, its limits, its connection tasks.
+
+use super::breaker::Verdict;
+use super::connect::Connector;
+use super::connection;
+use super::seat::Seat;
+use super::state::{Action, State};
+use super::{ShadowRequest, ShadowStatus};
+use crate::config::ShadowConfig;
+use crate::drop_reason::DropReason;
+use crate::telemetry::ShadowLedger;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+/// How long a close waits for ended tasks to be gone.
+const TASK_END_LIMIT: Duration = Duration::from_secs(1);
+/// How long older handles may still be in use after a reload.
+const RETIREMENT_GRACE: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Shadow {
+    pub(super) config: Arc<ShadowConfig>,
+    pub(super) ledger: Arc<ShadowLedger>,
+    pub(super) connector: Connector,
+    runtime: Handle,
+    state: Mutex<State>,
+    /// Told whenever the last request or the last connection may have gone.
+    quiet: Notify,
+}
+
+impl Shadow {
+    pub(super) fn new(
+        config: Arc<ShadowConfig>,
+        ledger: Arc<ShadowLedger>,
+        connector: Connector,
+        runtime: Handle,
+    ) -> Self {
+        let state = Mutex::new(State::new(&config, Instant::now()));
+        Self { config, ledger, connector, runtime, state, quiet: Notify::new() }
+    }
+
+    /// Takes a batch in, within the bounds, and books what has no place. Wakes nobody.
+    pub(super) fn hand_over(&self, batch: &mut Vec<ShadowRequest>) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        for request in batch.drain(..) {
+            if let Err(reason) = state.admit(request, &self.config, now) {
+                self.ledger.lost(reason);
+            }
+        }
+    }
+
+    /// Finds a taker for what waits: at most one wake-up. The taker sees to the rest.
+    pub(super) fn dispatch(self: &Arc<Self>) {
+        let action = self.lock().dispatch(&self.config, Instant::now());
+        self.act(action);
+    }
+
+    /// Does what the state asked for; the lock must not be held.
+    pub(super) fn act(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::Nothing => {}
+            Action::Wake(waker) => waker.wake(),
+            Action::Open(seat) => {
+                let task = self.runtime.spawn(connection::run(Seat::new(Arc::clone(self), seat)));
+                let task = task.abort_handle();
+                if !self.lock().register_task(seat, &task) {
+                    task.abort();
+                }
+            }
+        }
+    }
+
+    /// Looks the shadow's name up again, apart from any request, when its answer has expired.
+    pub(super) fn refresh_addresses(self: &Arc<Self>, now: Instant) {
+        if !self.connector.addresses.wants_refresh(now) {
+            return;
+        }
+        let shadow = Arc::clone(self);
+        self.runtime.spawn(async move {
+            if shadow.connector.addresses.refresh().await {
+                let wakers = shadow.lock().wake_all();
+                wakers.into_iter().for_each(std::task::Waker::wake);
+            }
+        });
+    }
+
+    /// Takes in what a request said of this shadow, apart from its ledger entry.
+    pub(super) fn handle_verdict(&self, verdict: Verdict, is_probe: bool) {
+        let (shed, is_opened) = self.lock().handle_verdict(verdict, is_probe, Instant::now());
+        self.ledger.lost_all(shed, DropReason::BreakerOpen);
+        if is_opened {
+            self.log_opened("requests were not answered");
+        }
+    }
+
+    pub(super) fn log_opened(&self, why: &str) {
+        let open_for = self.config.breaker.open_for;
+        tracing::warn!(shadow = %self.config.name, ?open_for, why, "circuit breaker opened");
+    }
+
+    /// Lets what waits and what is in flight go on until `deadline`, then closes with `reason`.
+    pub(super) async fn wind_down(&self, deadline: Instant, reason: DropReason) {
+        self.wait_until(deadline, State::is_quiet).await;
+        self.close(reason);
+        let limit = Instant::now().checked_add(TASK_END_LIMIT).unwrap_or(deadline);
+        self.wait_until(limit, State::is_deserted).await;
+    }
+
+    /// Taken away by a reload: goes on for a moment, until all pipeline threads have taken up the new
+    /// configuration, and then for as long as it has work, but not beyond `deadline`.
+    pub(super) async fn retire(&self, deadline: Instant) {
+        tokio::time::sleep(RETIREMENT_GRACE).await;
+        self.wind_down(deadline, DropReason::ConfigChanged).await;
+    }
+
+    /// No request is let in any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed().is_some()
+    }
+
+    /// Books everything that waits as `reason`, ends all connections, lets nothing in any more.
+    pub(super) fn close(&self, reason: DropReason) {
+        let (waiting, tasks) = self.lock().close(reason);
+        self.ledger.lost_all(waiting, reason);
+        tasks.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+
+    pub(super) fn status(&self) -> ShadowStatus {
+        self.lock().status(&self.config.name)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whoever winds down, when there may be news for him.
+    pub(super) fn notify_if_quiet(&self, state: MutexGuard<'_, State>) {
+        let is_news = state.has_news();
+        drop(state);
+        if is_news {
+            self.quiet.notify_waiters();
+        }
+    }
+
+    async fn wait_until(&self, deadline: Instant, condition: fn(&State) -> bool) {
+        self.lock().watch();
+        loop {
+            let mut news = std::pin::pin!(self.quiet.notified());
+            news.as_mut().enable();
+            if condition(&self.lock()) || timeout_at(deadline, news).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Shadow {
+    fn drop(&mut self) {
+        self.close(DropReason::Shutdown);
+    }
+}
