@@ -23,7 +23,9 @@ pub struct ControlRecord {
     /// A [`LossReason`]; 0 for opens and closes.
     pub reason: u8,
     /// Zero.
-    pub padding: [u8; 5],
+    pub padding: u8,
+    /// Zero.
+    pub padding_word: u32,
 }
 
 /// [`ControlRecord::kind`].
@@ -98,7 +100,8 @@ impl ControlRecord {
             kind: *bytes.get(offset_of!(Self, kind))?,
             direction: *bytes.get(offset_of!(Self, direction))?,
             reason: *bytes.get(offset_of!(Self, reason))?,
-            padding: [0; 5],
+            padding: 0,
+            padding_word: 0,
         })
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     maps::{self, Books},
     parse::{self, TcpSegment},
 };
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_ns};
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns}};
 use mirror_common::{
     ANY_POINT, ExcludedKey, FlowKey, FlowVerdict, HEARTBEAT_STALE_NS, KernelCounter, KernelSettings, LegCode,
     Live, LossReason, MAX_PIECE_BYTES, MAX_PORTS, MAX_SHARDS, PointFlags, PointSettings, RecordDirection,
@@ -156,9 +156,10 @@ fn header(
         ack: tcp.ack,
         segment_bytes: tcp.payload_bytes,
         offset_bytes: 0,
-        piece_bytes: 0,
+        piece_bytes: tcp.payload_bytes,
         record_number: 0,
-        cpu: 0,
+        // SAFETY: a helper without arguments.
+        cpu: unsafe { bpf_get_smp_processor_id() },
         tcp_flags: tcp.flags,
         direction: direction as u8,
         flags: 0,
@@ -256,8 +257,7 @@ fn flow_hash(flow: &FlowKey) -> u64 {
 
 #[inline(always)]
 fn shard(hash: u64, shards: u32) -> u32 {
-    let shards = if shards == 0 || shards > MAX_SHARDS as u32 { 1 } else { shards };
-    hash as u32 % shards
+    (hash as u32).checked_rem(shards.min(MAX_SHARDS as u32)).unwrap_or(0)
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use crate::maps::{self, Books};
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_skb_load_bytes},
+    helpers::generated::{bpf_get_prandom_u32, bpf_skb_load_bytes},
     maps::RingBuf,
 };
 use mirror_common::{
@@ -69,7 +69,8 @@ pub(crate) fn lost(to: &Emission<'_>, header: &RecordHeader, bytes: u32, reason:
             kind: ControlKind::Lost as u8,
             direction: header.direction,
             reason: reason as u8,
-            padding: [0; 5],
+            padding: 0,
+            padding_word: 0,
         },
     );
 }
@@ -83,7 +84,7 @@ pub(crate) fn control(books: Books, record: &ControlRecord) {
     };
     let mut slot = slot;
     // SAFETY: the reservation has the record's size, and reservations are aligned to 8 bytes.
-    unsafe { slot.as_mut_ptr().cast::<ControlRecord>().write(*record) };
+    unsafe { write_words(slot.as_mut_ptr(), record) };
     slot.submit(0);
 }
 
@@ -93,8 +94,6 @@ fn piece(to: &Emission<'_>, header: &mut RecordHeader) -> Result<(), LossReason>
     let bytes = header.piece_bytes;
     to.books.add(KernelCounter::TriedRecords, 1);
     header.record_number = to.books.count(KernelCounter::TriedRecords) as u32;
-    // SAFETY: a helper without arguments.
-    header.cpu = unsafe { bpf_get_smp_processor_id() };
     if dropped_on_purpose(to.settings) {
         to.books.add(KernelCounter::TestDroppedRecords, 1);
         to.books.add(KernelCounter::TestDroppedBytes, u64::from(bytes));
@@ -108,7 +107,7 @@ fn piece(to: &Emission<'_>, header: &mut RecordHeader) -> Result<(), LossReason>
     };
     let start = slot.as_mut_ptr();
     // SAFETY: the reservation holds at least a header, and reservations are aligned to 8 bytes.
-    unsafe { start.cast::<RecordHeader>().write(*header) };
+    unsafe { write_words(start, header) };
     // LLVM must not know that `bytes` is bounded by its tier: it would remove the comparisons that the
     // verifier needs to see.
     let bytes = core::hint::black_box(bytes);
@@ -128,6 +127,22 @@ fn piece(to: &Emission<'_>, header: &mut RecordHeader) -> Result<(), LossReason>
     to.books.add(KernelCounter::Records, 1);
     to.books.add(KernelCounter::CopiedBytes, u64::from(bytes));
     Ok(())
+}
+
+/// Copies a record word by word. An ordinary copy would become a call of `memmove`, byte by byte.
+///
+/// # Safety
+/// `to` has room for a `T` and is aligned to 8 bytes, as `T` is.
+#[inline(always)]
+unsafe fn write_words<T: Copy>(to: *mut u8, record: &T) {
+    const { assert!(align_of::<T>() == 8) };
+    let words = core::ptr::from_ref(record).cast::<u64>();
+    let mut index = 0;
+    while index < size_of::<T>() / 8 {
+        // SAFETY: within both, by the caller's word and the bound above.
+        unsafe { to.cast::<u64>().add(index).write_volatile(words.add(index).read_volatile()) };
+        index += 1;
+    }
 }
 
 /// The payload room of the smallest record that holds `bytes`. `reserve` wants constants; each step costs the
