@@ -1,0 +1,43 @@
+//! Bounds that both sides of the kernel boundary must agree on.
+
+/// Most TCP ports in [`crate::KernelSettings::ports`].
+pub const MAX_PORTS: usize = 16;
+
+/// Most data rings, and so most reading threads.
+pub const MAX_SHARDS: usize = 4;
+
+/// Most capture points at one time. Each has kernel programs of its own, which know their number; numbers
+/// start at 1, for [`ANY_POINT`] is taken.
+pub const MAX_CAPTURE_POINTS: usize = 16;
+
+/// The capture point of flows that `sockops` knows by the gateway's cgroup alone, whatever interface they use.
+pub const ANY_POINT: u32 = 0;
+
+/// Most destinations that are left out on the upstream leg.
+pub const MAX_EXCLUDED: usize = 64;
+
+/// Most payload bytes of one record; a larger segment becomes several records.
+pub const MAX_PIECE_BYTES: u32 = 16_384;
+
+/// Most whole pieces of one segment, before the last one: 512 KiB, the kernel's largest `gso_max_size`
+/// (`GSO_MAX_SIZE`, 8 * 65,535). Bytes beyond are counted as [`crate::KernelCounter::BeyondPiecesBytes`].
+pub const MAX_WHOLE_PIECES: u32 = 32;
+
+/// Size of the control ring in bytes.
+pub const CONTROL_RING_BYTES: u32 = 256 * 1024;
+
+/// Loss marks are written only while at most this many bytes wait in the control ring, so that opens and
+/// closes always find room.
+pub const LOSS_MARK_WAITING_BYTES: u64 = (CONTROL_RING_BYTES / 2) as u64;
+
+/// A heartbeat older than this makes the kernel programs do nothing, in nanoseconds.
+pub const HEARTBEAT_STALE_NS: u64 = 2_000_000_000;
+
+/// Two forced wake-ups of one ring are at least this far apart, in nanoseconds.
+pub const FORCED_WAKE_UP_GAP_NS: u64 = 500_000;
+
+/// Number of steps of [`crate::Live::shed_level`]: at this level every flow is shed.
+pub const SHED_LEVELS: u32 = 256;
+
+/// `SO_MARK` of the daemon's own sockets to shadows: what carries it is never captured.
+pub const SHADOW_SOCKET_MARK: u32 = 0x6d72_7273;

@@ -1,0 +1,307 @@
+//! The attacher: capture points come and go while the daemon runs.
+
+mod cgroup;
+mod interface;
+
+use super::error::CaptureError;
+use super::load::{TestKnobs, kernel_settings, take};
+use crate::config::{CaptureConfig, CapturePoint, TcMode};
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData};
+use aya::programs::Program;
+use aya::programs::sock_ops::SockOpsLink;
+use cgroup::CgroupLinks;
+use interface::InterfaceLinks;
+use mirror_common::{
+    ANY_POINT, ExcludedKey, KernelSettings, MAX_CAPTURE_POINTS, MAX_EXCLUDED, PointFlags, PointSettings,
+};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// How a capture point is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Attachment {
+    /// TCX links.
+    Tcx,
+    /// Filters on a clsact qdisc.
+    Clsact,
+    /// `cgroup_skb` links.
+    Cgroup,
+}
+
+/// Whether a wanted capture point is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PointState {
+    /// It is.
+    Attached(Attachment),
+    /// It is not; the error with its causes, in words.
+    Failed(String),
+}
+
+/// One wanted capture point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointStatus {
+    /// [`crate::flow::FlowKey::capture_point`] of what it captures.
+    pub number: u32,
+    /// What is wanted.
+    pub point: CapturePoint,
+    /// Whether it is attached.
+    pub state: PointState,
+    /// Why opens and closes of its connections are not reported, if they should be and are not.
+    pub lifecycle_error: Option<String>,
+}
+
+/// Owns the kernel programs, their links and the maps that say what to capture. Dropping it detaches all.
+pub struct Attacher {
+    ebpf: Ebpf,
+    knobs: TestKnobs,
+    settings: Array<MapData, KernelSettings>,
+    places: Array<MapData, PointSettings>,
+    excluded: HashMap<MapData, ExcludedKey, u32>,
+    tc_mode: TcMode,
+    points: BTreeMap<u32, Held>,
+    lifecycles: BTreeMap<PathBuf, Result<SockOpsLink, CaptureError>>,
+}
+
+/// One wanted capture point and what holds it in the kernel.
+struct Held {
+    point: CapturePoint,
+    links: Result<Links, CaptureError>,
+}
+
+enum Links {
+    Interface(InterfaceLinks),
+    Cgroup(CgroupLinks),
+}
+
+impl std::fmt::Debug for Attacher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attacher").field("points", &self.points()).finish_non_exhaustive()
+    }
+}
+
+impl Attacher {
+    pub(crate) fn new(mut ebpf: Ebpf, knobs: TestKnobs) -> Result<Self, CaptureError> {
+        let settings = take(&mut ebpf, "SETTINGS")?.try_into().map_err(CaptureError::map("SETTINGS"))?;
+        let places = take(&mut ebpf, "POINTS")?.try_into().map_err(CaptureError::map("POINTS"))?;
+        let excluded = take(&mut ebpf, "EXCLUDED")?.try_into().map_err(CaptureError::map("EXCLUDED"))?;
+        Ok(Self {
+            ebpf,
+            knobs,
+            settings,
+            places,
+            excluded,
+            tc_mode: TcMode::Auto,
+            points: BTreeMap::new(),
+            lifecycles: BTreeMap::new(),
+        })
+    }
+
+    /// Makes ports, leg, exclusions, capture points and lifecycle hooks what `config` says. Points that stay
+    /// wanted stay attached. Ring sizes and shards are those of the start: changing them takes a restart.
+    ///
+    /// # Errors
+    /// When a map cannot be written. A point that cannot be attached is no error; see [`Self::points`].
+    pub fn apply(&mut self, config: &CaptureConfig) -> Result<(), CaptureError> {
+        self.tc_mode = config.tc_mode;
+        self.exclude(&config.exclude)?;
+        let settings = kernel_settings(config, self.knobs);
+        self.settings.set(0, settings, 0).map_err(CaptureError::map("SETTINGS"))?;
+        self.lifecycles.retain(|path, _| config.gateway_cgroups.contains(path));
+        for path in &config.gateway_cgroups {
+            if !matches!(self.lifecycles.get(path), Some(Ok(_))) {
+                let link = cgroup::attach_lifecycle(&mut self.ebpf, ANY_POINT, path);
+                self.lifecycles.insert(path.clone(), link);
+            }
+        }
+        let unwanted: Vec<u32> = self
+            .points
+            .iter()
+            .filter(|(_, held)| !config.points.contains(&held.point))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in unwanted {
+            self.remove(number);
+        }
+        for point in &config.points {
+            if !self.points.values().any(|held| held.point == *point) {
+                self.add(point.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Wants one more capture point, and tries to attach it. Returns its number.
+    ///
+    /// # Errors
+    /// When all [`MAX_CAPTURE_POINTS`] are in use. That it could not be attached is no error; see
+    /// [`Self::points`].
+    pub fn add(&mut self, point: CapturePoint) -> Result<u32, CaptureError> {
+        let limit = u32::try_from(MAX_CAPTURE_POINTS).unwrap_or(u32::MAX);
+        let number = (1..=limit)
+            .find(|number| !self.points.contains_key(number))
+            .ok_or(CaptureError::TooManyPoints { limit: MAX_CAPTURE_POINTS })?;
+        let links = self.attach(number, &point);
+        self.points.insert(number, Held { point, links });
+        Ok(number)
+    }
+
+    /// Detaches a capture point and forgets it.
+    pub fn remove(&mut self, number: u32) {
+        if let Some(Held { links: Ok(links), .. }) = self.points.remove(&number) {
+            links.detach();
+        }
+        for name in program_names(number) {
+            self.unload(&name);
+        }
+    }
+
+    /// Tries again what could not be attached, and attaches anew where an interface was replaced by another of
+    /// the same name. To be called every few seconds.
+    pub fn check(&mut self) {
+        let numbers: Vec<u32> = self.points.keys().copied().collect();
+        for number in numbers {
+            let Some(held) = self.points.get(&number) else { continue };
+            if let Ok(links) = &held.links
+                && links.is_in_place()
+            {
+                continue;
+            }
+            let point = held.point.clone();
+            self.remove(number);
+            let links = self.attach(number, &point);
+            self.points.insert(number, Held { point, links });
+        }
+        for (path, link) in &mut self.lifecycles {
+            if link.is_err() {
+                *link = cgroup::attach_lifecycle(&mut self.ebpf, ANY_POINT, path);
+            }
+        }
+    }
+
+    /// Every wanted capture point and whether it is attached.
+    #[must_use]
+    pub fn points(&self) -> Vec<PointStatus> {
+        let gateway_error = self.lifecycles.values().find_map(|link| link.as_ref().err());
+        self.points
+            .iter()
+            .map(|(number, held)| {
+                let lifecycle_error = match &held.links {
+                    Ok(Links::Cgroup(links)) => links.lifecycle_error(),
+                    _ => gateway_error,
+                };
+                PointStatus {
+                    number: *number,
+                    point: held.point.clone(),
+                    state: held.state(),
+                    lifecycle_error: lifecycle_error.map(in_words),
+                }
+            })
+            .collect()
+    }
+
+    fn attach(&mut self, number: u32, point: &CapturePoint) -> Result<Links, CaptureError> {
+        match point {
+            CapturePoint::Interface { name, netns, host_side } => {
+                let wanted = interface::Wanted { number, name, netns: netns.as_deref(), tc_mode: self.tc_mode };
+                let mut flags = if *host_side { PointFlags::SWAPPED } else { 0 };
+                if !self.lifecycles.is_empty() {
+                    flags |= PointFlags::SELECTION;
+                }
+                interface::attach(&mut self.ebpf, &mut self.places, &wanted, flags).map(Links::Interface)
+            }
+            CapturePoint::Cgroup { path } => {
+                self.places
+                    .set(number, PointSettings::default(), 0)
+                    .map_err(CaptureError::map("POINTS"))?;
+                cgroup::attach(&mut self.ebpf, number, path).map(Links::Cgroup)
+            }
+        }
+    }
+
+    /// Gives the kernel's memory for a program back. It may not be loaded.
+    fn unload(&mut self, name: &str) {
+        let _ = match self.ebpf.program_mut(name) {
+            Some(Program::SchedClassifier(program)) => program.unload(),
+            Some(Program::CgroupSkb(program)) => program.unload(),
+            Some(Program::SockOps(program)) => program.unload(),
+            _ => Ok(()),
+        };
+    }
+
+    fn exclude(&mut self, destinations: &[SocketAddr]) -> Result<(), CaptureError> {
+        let wanted: Vec<ExcludedKey> =
+            destinations.iter().take(MAX_EXCLUDED).map(|destination| excluded_key(*destination)).collect();
+        let present: Vec<ExcludedKey> = self.excluded.keys().filter_map(Result::ok).collect();
+        for key in present.iter().filter(|key| !wanted.contains(key)) {
+            self.excluded.remove(key).map_err(CaptureError::map("EXCLUDED"))?;
+        }
+        for key in wanted {
+            self.excluded.insert(key, 1, 0).map_err(CaptureError::map("EXCLUDED"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Attacher {
+    fn drop(&mut self) {
+        for (_, held) in std::mem::take(&mut self.points) {
+            if let Ok(links) = held.links {
+                links.detach();
+            }
+        }
+    }
+}
+
+impl Held {
+    fn state(&self) -> PointState {
+        match &self.links {
+            Ok(Links::Interface(links)) => PointState::Attached(links.attachment()),
+            Ok(Links::Cgroup(_)) => PointState::Attached(Attachment::Cgroup),
+            Err(error) => PointState::Failed(in_words(error)),
+        }
+    }
+}
+
+impl Links {
+    fn detach(self) {
+        match self {
+            Self::Interface(links) => links.detach(),
+            // Dropping a link detaches it.
+            Self::Cgroup(links) => drop(links),
+        }
+    }
+
+    fn is_in_place(&self) -> bool {
+        match self {
+            Self::Interface(links) => links.is_in_place(),
+            Self::Cgroup(links) => links.is_in_place(),
+        }
+    }
+}
+
+/// The entry points of one capture point, as `mirror-ebpf/src/main.rs` names them.
+fn program_names(number: u32) -> [String; 5] {
+    ["tci", "tce", "cgi", "cge", "ops"].map(|hook| format!("mirror_{hook}_{number}"))
+}
+
+fn excluded_key(destination: SocketAddr) -> ExcludedKey {
+    let addr = match destination.ip() {
+        IpAddr::V4(addr) => addr.to_ipv6_mapped().octets(),
+        IpAddr::V6(addr) => addr.octets(),
+    };
+    ExcludedKey { addr, port: destination.port(), padding: 0 }
+}
+
+/// An error and its causes on one line.
+fn in_words(error: &CaptureError) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        words.push_str(": ");
+        words.push_str(&error.to_string());
+        cause = error.source();
+    }
+    words
+}

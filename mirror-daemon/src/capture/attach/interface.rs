@@ -1,0 +1,214 @@
+//! tc programs on an interface, in whichever network namespace: TCX links, or filters on a clsact qdisc.
+
+use super::super::clsact;
+use super::super::error::CaptureError;
+use super::super::netlink::{Rtnetlink, interface_index};
+use super::super::netns;
+use super::Attachment;
+use super::cgroup::find;
+use crate::config::TcMode;
+use aya::Ebpf;
+use aya::maps::{Array, MapData};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use mirror_common::{PointFlags, PointSettings};
+use std::path::{Path, PathBuf};
+
+/// Bytes of an Ethernet header; loopback has one too.
+const ETHERNET_BYTES: u32 = 14;
+const ARPHRD_ETHER: u16 = 1;
+const ARPHRD_LOOPBACK: u16 = 772;
+/// ARPHRD_PPP, _RAWIP, _TUNNEL, _TUNNEL6, _SIT, _IPGRE, _IP6GRE, _NONE (tun, WireGuard): IP comes first.
+const ARPHRD_WITHOUT_LINK_LAYER: [u16; 8] = [512, 519, 768, 769, 776, 778, 823, 65534];
+
+/// What is to be attached where.
+pub(super) struct Wanted<'a> {
+    pub(super) number: u32,
+    pub(super) name: &'a str,
+    pub(super) netns: Option<&'a Path>,
+    pub(super) tc_mode: TcMode,
+}
+
+/// What holds an interface capture point in the kernel.
+pub(super) struct InterfaceLinks {
+    name: String,
+    netns: Option<PathBuf>,
+    index: u32,
+    how: Hooks,
+}
+
+enum Hooks {
+    /// Held for their drop.
+    Tcx(#[expect(dead_code, reason = "held for their drop")] Vec<SchedClassifierLink>),
+    Clsact {
+        program_ids: Vec<u32>,
+        /// The qdisc is ours to delete.
+        is_our_qdisc: bool,
+    },
+}
+
+impl InterfaceLinks {
+    pub(super) const fn attachment(&self) -> Attachment {
+        match self.how {
+            Hooks::Tcx(_) => Attachment::Tcx,
+            Hooks::Clsact { .. } => Attachment::Clsact,
+        }
+    }
+
+    /// False once the interface was deleted, or replaced by another of its name.
+    pub(super) fn is_in_place(&self) -> bool {
+        netns::within(self.netns.as_deref(), || self.find_index()).is_ok_and(|index| index == self.index)
+    }
+
+    /// Takes the programs off the interface.
+    pub(super) fn detach(self) {
+        let Hooks::Clsact { program_ids, is_our_qdisc } = &self.how else {
+            // Dropping a TCX link detaches it, in whichever namespace it is.
+            return;
+        };
+        // Where the namespace or the interface is gone, so are the filters.
+        let _ = netns::within(self.netns.as_deref(), || {
+            if self.find_index()? == self.index {
+                clsact::detach(self.index, program_ids, *is_our_qdisc)?;
+            }
+            Ok(())
+        });
+    }
+
+    fn find_index(&self) -> Result<u32, CaptureError> {
+        find_index(&self.name, self.netns.as_deref())
+    }
+}
+
+/// Attaches both sides (on a loopback one), after sweeping what a killed daemon left behind.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    places: &mut Array<MapData, PointSettings>,
+    wanted: &Wanted<'_>,
+    flags: u32,
+) -> Result<InterfaceLinks, CaptureError> {
+    netns::within(wanted.netns, || {
+        let index = find_index(wanted.name, wanted.netns)?;
+        let link = Rtnetlink::open()?.link(index)?;
+        let link_header_bytes = match link.kind {
+            ARPHRD_ETHER | ARPHRD_LOOPBACK => ETHERNET_BYTES,
+            kind if ARPHRD_WITHOUT_LINK_LAYER.contains(&kind) => 0,
+            kind => return Err(CaptureError::LinkLayer { name: wanted.name.to_owned(), kind }),
+        };
+        // Both ends of a loopback's connections pass here, each segment by both hooks: one sees all.
+        let (flags, sides) = if link.is_loopback {
+            (flags | PointFlags::BOTH_ENDS, &[Side::Ingress][..])
+        } else {
+            (flags, &[Side::Ingress, Side::Egress][..])
+        };
+        places
+            .set(wanted.number, PointSettings { link_header_bytes, flags }, 0)
+            .map_err(CaptureError::map("POINTS"))?;
+        clsact::sweep(index)?;
+        let how = attach_sides(ebpf, wanted, index, sides)?;
+        Ok(InterfaceLinks {
+            name: wanted.name.to_owned(),
+            netns: wanted.netns.map(Path::to_owned),
+            index,
+            how,
+        })
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Ingress,
+    Egress,
+}
+
+impl Side {
+    fn program(self, number: u32) -> String {
+        match self {
+            Self::Ingress => format!("mirror_tci_{number}"),
+            Self::Egress => format!("mirror_tce_{number}"),
+        }
+    }
+
+    const fn attach_type(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+}
+
+fn attach_sides(
+    ebpf: &mut Ebpf,
+    wanted: &Wanted<'_>,
+    index: u32,
+    sides: &[Side],
+) -> Result<Hooks, CaptureError> {
+    for side in sides {
+        let name = side.program(wanted.number);
+        let program: &mut SchedClassifier = find(ebpf, &name)?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| CaptureError::program(&name, error))?;
+        }
+    }
+    if wanted.tc_mode == TcMode::Clsact {
+        return attach_clsact(ebpf, wanted, index, sides);
+    }
+    match attach_tcx(ebpf, wanted, sides) {
+        // A kernel without TCX says EINVAL.
+        Err(CaptureError::Program { .. }) if wanted.tc_mode == TcMode::Auto => {
+            attach_clsact(ebpf, wanted, index, sides)
+        }
+        attached => attached.map(Hooks::Tcx),
+    }
+}
+
+/// In front of the programs that are there, for one of them may end the row with its verdict.
+fn attach_tcx(
+    ebpf: &mut Ebpf,
+    wanted: &Wanted<'_>,
+    sides: &[Side],
+) -> Result<Vec<SchedClassifierLink>, CaptureError> {
+    let mut links = Vec::new();
+    for side in sides {
+        let name = side.program(wanted.number);
+        let program: &mut SchedClassifier = find(ebpf, &name)?;
+        let attached = (|| {
+            let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+            let link = program.attach_with_options(wanted.name, side.attach_type(), first)?;
+            program.take_link(link)
+        })();
+        links.push(attached.map_err(|error: ProgramError| CaptureError::program(&name, error))?);
+    }
+    Ok(links)
+}
+
+fn attach_clsact(
+    ebpf: &mut Ebpf,
+    wanted: &Wanted<'_>,
+    index: u32,
+    sides: &[Side],
+) -> Result<Hooks, CaptureError> {
+    let is_our_qdisc = Rtnetlink::open()?.add_clsact(index)?;
+    let mut program_ids = Vec::new();
+    for side in sides {
+        let name = side.program(wanted.number);
+        let program: &mut SchedClassifier = find(ebpf, &name)?;
+        match clsact::attach(program, wanted.name, side.attach_type()) {
+            Ok(id) => program_ids.push(id),
+            Err(error) => {
+                // Half a capture point is worse than none.
+                clsact::detach(index, &program_ids, is_our_qdisc)?;
+                return Err(CaptureError::program(&name, error));
+            }
+        }
+    }
+    Ok(Hooks::Clsact { program_ids, is_our_qdisc })
+}
+
+fn find_index(name: &str, netns: Option<&Path>) -> Result<u32, CaptureError> {
+    interface_index(name).map_err(|source| CaptureError::NoInterface {
+        name: name.to_owned(),
+        netns: netns::in_words(netns),
+        source,
+    })
+}

@@ -1,0 +1,233 @@
+//! From configuration to loaded kernel programs and handles on their maps.
+
+use super::attach::Attacher;
+use super::control::ControlReader;
+use super::counters::CounterReader;
+use super::error::CaptureError;
+use super::live::LiveWriter;
+use super::reader::RingReader;
+use super::verdict::VerdictWriter;
+use crate::config::{CaptureConfig, Leg};
+use aya::maps::{HashMap, Map, MapData, RingBuf};
+use aya::{Ebpf, EbpfLoader};
+use mirror_common::{
+    FlowVerdict, KernelSettings, LegCode, MAX_EXCLUDED, MAX_PIECE_BYTES, MAX_PORTS, MAX_SHARDS,
+};
+use std::os::fd::AsFd;
+
+/// The kernel programs, or nothing when they were not built before this crate was.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
+
+const RING_NAMES: [&str; MAX_SHARDS] = ["RING_0", "RING_1", "RING_2", "RING_3"];
+
+/// The smallest data ring: several of the largest records must fit.
+const LEAST_RING_BYTES: u32 = 128 * 1024;
+/// Bounds of the per-flow maps; an entry takes about 100 bytes of kernel memory, used or not.
+const LEAST_FLOW_ENTRIES: usize = 1024;
+const MOST_FLOW_ENTRIES: usize = 32_768;
+
+/// Everything that capturing needs, ready to be handed to its threads.
+#[derive(Debug)]
+pub struct Capture {
+    /// Owns programs and links; dropping it detaches everything.
+    pub attacher: Attacher,
+    /// One per shard, in their order.
+    pub readers: Vec<RingReader>,
+    /// Reads opens, closes and loss marks.
+    pub control: ControlReader,
+    /// Reads the counters.
+    pub counters: CounterReader,
+    /// Writes heartbeat and shed level. Until the first beat the kernel programs do nothing.
+    pub live: LiveWriter,
+    /// One per shard, in their order.
+    pub verdicts: Vec<VerdictWriter>,
+}
+
+/// What only tests turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TestKnobs {
+    /// On average one in so many data records is dropped on purpose and counted; 0: none.
+    pub drop_one_in: u32,
+}
+
+/// Loads the kernel programs and attaches them to the configured capture points. A point that cannot be
+/// attached is no error here: see [`Attacher::points`].
+///
+/// # Errors
+/// When nothing can be captured at all: no kernel programs in this binary, a kernel too old, no privilege.
+pub fn open(config: &CaptureConfig) -> Result<Capture, CaptureError> {
+    open_with(config, TestKnobs::default())
+}
+
+/// [`open`] with the knobs of tests.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(config: &CaptureConfig, knobs: TestKnobs) -> Result<Capture, CaptureError> {
+    if OBJECT.is_empty() {
+        return Err(CaptureError::NotBuilt);
+    }
+    refuse_old_kernel()?;
+    let mut ebpf = load_object(config)?;
+    let shards = shards(config);
+    let mut readers = Vec::new();
+    let mut verdicts = Vec::new();
+    let verdict_map = take(&mut ebpf, "VERDICTS")?;
+    let reader_states = take(&mut ebpf, "READERS")?;
+    for (shard, name) in (0..shards).zip(RING_NAMES) {
+        let ring = ring(&mut ebpf, name)?;
+        let states = another(&reader_states, "READERS")?
+            .try_into()
+            .map_err(CaptureError::map("READERS"))?;
+        readers.push(RingReader::new(ring, shard, states, config.tick)?);
+        let map: HashMap<MapData, _, FlowVerdict> =
+            another(&verdict_map, "VERDICTS")?.try_into().map_err(CaptureError::map("VERDICTS"))?;
+        verdicts.push(VerdictWriter::new(map));
+    }
+    let control = ControlReader::new(ring(&mut ebpf, "CONTROL")?)?;
+    let counters = take(&mut ebpf, "COUNTERS")?.try_into().map_err(CaptureError::map("COUNTERS"))?;
+    let live = take(&mut ebpf, "LIVE")?.try_into().map_err(CaptureError::map("LIVE"))?;
+    let mut attacher = Attacher::new(ebpf, knobs)?;
+    attacher.apply(config)?;
+    Ok(Capture {
+        attacher,
+        readers,
+        control,
+        counters: CounterReader::new(counters),
+        live: LiveWriter::new(live),
+        verdicts,
+    })
+}
+
+/// The kernel's view of the configuration.
+pub(crate) fn kernel_settings(config: &CaptureConfig, knobs: TestKnobs) -> KernelSettings {
+    let mut ports = [0; MAX_PORTS];
+    for (slot, port) in ports.iter_mut().zip(&config.ports) {
+        *slot = *port;
+    }
+    let leg = match config.leg {
+        Leg::Downstream => LegCode::Downstream,
+        Leg::Upstream => LegCode::Upstream,
+    };
+    KernelSettings {
+        ports,
+        port_count: count(config.ports.len().min(MAX_PORTS)),
+        leg: leg as u32,
+        answer_snap_bytes: config.answer_snap_bytes.min(MAX_PIECE_BYTES),
+        shards: shards(config),
+        wake_up_bytes: ring_bytes(config) / 4,
+        excluded_count: count(config.exclude.len().min(MAX_EXCLUDED)),
+        drop_one_in: knobs.drop_one_in,
+        padding: 0,
+    }
+}
+
+/// Takes a map out of the object.
+pub(crate) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
+    ebpf.take_map(name).ok_or_else(|| CaptureError::Missing { kind: "map", name: name.to_owned() })
+}
+
+fn load_object(config: &CaptureConfig) -> Result<Ebpf, CaptureError> {
+    let flow_entries = config
+        .limits
+        .max_flows
+        .saturating_mul(config.shards as usize)
+        .clamp(LEAST_FLOW_ENTRIES, MOST_FLOW_ENTRIES);
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    for name in RING_NAMES.iter().take(shards(config) as usize) {
+        loader.map_max_entries(name, ring_bytes(config));
+    }
+    loader.map_max_entries("VERDICTS", count(flow_entries));
+    loader.map_max_entries("FLOWS", count(flow_entries));
+    loader.load(OBJECT).map_err(CaptureError::load)
+}
+
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, CaptureError> {
+    take(ebpf, name)?.try_into().map_err(CaptureError::map(name))
+}
+
+/// A second handle on the same map.
+fn another(map: &Map, name: &'static str) -> Result<Map, CaptureError> {
+    let (Map::Array(data) | Map::LruHashMap(data)) = map else {
+        return Err(CaptureError::Missing { kind: "map", name: name.to_owned() });
+    };
+    let fd = data
+        .fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| CaptureError::Io { what: "duplicate a map's descriptor", source })?;
+    let data = MapData::from_fd(fd).map_err(CaptureError::map(name))?;
+    Ok(match map {
+        Map::Array(_) => Map::Array(data),
+        _ => Map::LruHashMap(data),
+    })
+}
+
+fn shards(config: &CaptureConfig) -> u32 {
+    config.shards.clamp(1, count(MAX_SHARDS))
+}
+
+/// The size of each data ring: the largest power of two of which all shards together fit.
+fn ring_bytes(config: &CaptureConfig) -> u32 {
+    let each = config.ring_bytes.checked_div(shards(config)).unwrap_or(0).max(LEAST_RING_BYTES);
+    1_u32.checked_shl(each.ilog2()).unwrap_or(LEAST_RING_BYTES)
+}
+
+fn count(items: usize) -> u32 {
+    u32::try_from(items).unwrap_or(u32::MAX)
+}
+
+/// Ring buffers came with 5.8; without this check the kernel would only say "invalid argument".
+fn refuse_old_kernel() -> Result<(), CaptureError> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(0));
+    if version < (5, 8) {
+        return Err(CaptureError::KernelTooOld { release });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{FlowLimits, TcMode};
+    use std::time::Duration;
+
+    fn config(ring_bytes: u32, shards: u32) -> CaptureConfig {
+        CaptureConfig {
+            points: Vec::new(),
+            leg: Leg::Upstream,
+            ports: vec![80, 8080],
+            tc_mode: TcMode::Auto,
+            gateway_cgroups: Vec::new(),
+            ring_bytes,
+            shards,
+            answer_snap_bytes: u32::MAX,
+            tick: Duration::from_millis(2),
+            proxy_protocol: false,
+            exclude: Vec::new(),
+            limits: FlowLimits::default(),
+        }
+    }
+
+    #[test]
+    fn rings_share_their_bytes_in_powers_of_two() {
+        assert_eq!(ring_bytes(&config(8 << 20, 1)), 8 << 20);
+        assert_eq!(ring_bytes(&config(8 << 20, 2)), 4 << 20);
+        assert_eq!(ring_bytes(&config(8 << 20, 3)), 2 << 20);
+        assert_eq!(ring_bytes(&config(1, 4)), LEAST_RING_BYTES);
+        assert_eq!(ring_bytes(&config(u32::MAX, 1)), 1 << 31);
+    }
+
+    #[test]
+    fn settings_carry_ports_leg_and_bounds() {
+        let settings = kernel_settings(&config(8 << 20, 9), TestKnobs::default());
+        assert_eq!((settings.port_count, &settings.ports[..3]), (2, &[80, 8080, 0][..]));
+        assert_eq!(settings.leg, LegCode::Upstream as u32);
+        assert_eq!(settings.shards, MAX_SHARDS as u32);
+        assert_eq!(settings.answer_snap_bytes, MAX_PIECE_BYTES);
+        assert_eq!(settings.wake_up_bytes, (2 << 20) / 4);
+    }
+}

@@ -1,0 +1,204 @@
+//! From a segment to records in a data ring.
+
+use crate::maps::{self, Books};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::{bpf_get_prandom_u32, bpf_skb_load_bytes},
+    maps::RingBuf,
+};
+use mirror_common::{
+    ControlKind, ControlRecord, FORCED_WAKE_UP_GAP_NS, KernelCounter, KernelSettings,
+    LOSS_MARK_WAITING_BYTES, LossReason, MAX_PIECE_BYTES, MAX_WHOLE_PIECES, ReaderState, RecordHeader,
+};
+
+/// Where a segment's payload lies and where it is to go.
+pub(crate) struct Emission<'a> {
+    pub(crate) skb: *mut __sk_buff,
+    pub(crate) payload_offset: u32,
+    pub(crate) shard: u32,
+    pub(crate) settings: &'a KernelSettings,
+    pub(crate) books: Books,
+}
+
+/// Copies the first `wanted_bytes` of the payload that `header` describes, in pieces. With 0, the header
+/// alone goes out.
+#[inline(always)]
+pub(crate) fn segment(to: &Emission<'_>, header: &mut RecordHeader, wanted_bytes: u32) {
+    let mut rest_bytes = wanted_bytes;
+    for _ in 0..MAX_WHOLE_PIECES {
+        if rest_bytes <= MAX_PIECE_BYTES {
+            break;
+        }
+        header.piece_bytes = MAX_PIECE_BYTES;
+        if let Err(reason) = piece(to, header) {
+            return lost(to, header, rest_bytes, reason);
+        }
+        header.offset_bytes += MAX_PIECE_BYTES;
+        rest_bytes -= MAX_PIECE_BYTES;
+    }
+    if rest_bytes > MAX_PIECE_BYTES {
+        to.books.add(KernelCounter::BeyondPiecesBytes, u64::from(rest_bytes - MAX_PIECE_BYTES));
+        rest_bytes = MAX_PIECE_BYTES;
+    }
+    header.piece_bytes = rest_bytes;
+    if let Err(reason) = piece(to, header) {
+        lost(to, header, rest_bytes, reason);
+    }
+}
+
+/// Books bytes that could not be handed over, and tells user space which they are.
+#[inline(always)]
+pub(crate) fn lost(to: &Emission<'_>, header: &RecordHeader, bytes: u32, reason: LossReason) {
+    let counter = match reason {
+        LossReason::RingFull => KernelCounter::RingFullBytes,
+        LossReason::Shed => KernelCounter::ShedBytes,
+        LossReason::LoadFailed => KernelCounter::LoadFailedBytes,
+    };
+    to.books.add(counter, u64::from(bytes));
+    if maps::CONTROL.query(u64::from(BPF_RB_AVAIL_DATA)) > LOSS_MARK_WAITING_BYTES {
+        to.books.add(KernelCounter::ControlFull, 1);
+        return;
+    }
+    control(
+        to.books,
+        &ControlRecord {
+            flow: header.flow,
+            at_ns: header.captured_ns,
+            seq: header.seq.wrapping_add(header.offset_bytes),
+            bytes,
+            kind: ControlKind::Lost as u8,
+            direction: header.direction,
+            reason: reason as u8,
+            padding: 0,
+            padding_word: 0,
+        },
+    );
+}
+
+/// Writes one record of the control ring. Default wake-ups: the kernel only wakes a reader that has caught up.
+#[inline(always)]
+pub(crate) fn control(books: Books, record: &ControlRecord) {
+    let Some(slot) = maps::CONTROL.reserve_bytes(size_of::<ControlRecord>(), 0) else {
+        books.add(KernelCounter::ControlFull, 1);
+        return;
+    };
+    let mut slot = slot;
+    // SAFETY: the reservation has the record's size, and reservations are aligned to 8 bytes.
+    unsafe { write_words(slot.as_mut_ptr(), record) };
+    slot.submit(0);
+}
+
+/// Hands one record over: `header`, and the `piece_bytes` bytes of payload at its `offset_bytes`.
+#[inline(always)]
+fn piece(to: &Emission<'_>, header: &mut RecordHeader) -> Result<(), LossReason> {
+    let bytes = header.piece_bytes;
+    to.books.add(KernelCounter::TriedRecords, 1);
+    header.record_number = to.books.count(KernelCounter::TriedRecords) as u32;
+    if dropped_on_purpose(to.settings) {
+        to.books.add(KernelCounter::TestDroppedRecords, 1);
+        to.books.add(KernelCounter::TestDroppedBytes, u64::from(bytes));
+        return Ok(());
+    }
+    let tier_bytes = tier(bytes);
+    let ring = maps::data_ring(to.shard);
+    let Some(mut slot) = ring.reserve_bytes(RecordHeader::BYTES + tier_bytes as usize, 0) else {
+        to.books.add(KernelCounter::RingFullRecords, 1);
+        return Err(LossReason::RingFull);
+    };
+    let start = slot.as_mut_ptr();
+    // SAFETY: the reservation holds at least a header, and reservations are aligned to 8 bytes.
+    unsafe { write_words(start, header) };
+    // LLVM must not know that `bytes` is bounded by its tier: it would remove the comparisons that the
+    // verifier needs to see.
+    let bytes = core::hint::black_box(bytes);
+    if bytes != 0 {
+        let offset = to.payload_offset + header.offset_bytes;
+        // SAFETY: the reservation holds a header and `tier_bytes` more.
+        let loaded = bytes <= tier_bytes
+            && unsafe {
+                bpf_skb_load_bytes(to.skb.cast(), offset, start.add(RecordHeader::BYTES).cast(), bytes) == 0
+            };
+        if !loaded {
+            slot.discard(u64::from(BPF_RB_NO_WAKEUP));
+            return Err(LossReason::LoadFailed);
+        }
+    }
+    slot.submit(wake_up(to, ring, header.captured_ns));
+    to.books.add(KernelCounter::Records, 1);
+    to.books.add(KernelCounter::CopiedBytes, u64::from(bytes));
+    Ok(())
+}
+
+/// Copies a record word by word. An ordinary copy would become a call of `memmove`, byte by byte.
+///
+/// # Safety
+/// `to` has room for a `T` and is aligned to 8 bytes, as `T` is.
+#[inline(always)]
+unsafe fn write_words<T: Copy>(to: *mut u8, record: &T) {
+    const { assert!(align_of::<T>() == 8) };
+    let words = core::ptr::from_ref(record).cast::<u64>();
+    let mut index = 0;
+    while index < size_of::<T>() / 8 {
+        // SAFETY: within both, by the caller's word and the bound above.
+        unsafe { to.cast::<u64>().add(index).write_volatile(words.add(index).read_volatile()) };
+        index += 1;
+    }
+}
+
+/// The payload room of the smallest record that holds `bytes`. `reserve` wants constants; each step costs the
+/// verifier one more path, each missing step costs ring space.
+#[inline(always)]
+fn tier(bytes: u32) -> u32 {
+    const TIERS: [u32; 12] = [0, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12_288];
+    let mut index = 0;
+    while index < TIERS.len() {
+        if bytes <= TIERS[index] {
+            return core::hint::black_box(TIERS[index]);
+        }
+        index += 1;
+    }
+    MAX_PIECE_BYTES
+}
+
+/// How to submit: without a wake-up, which is the main cost of a record, unless the reader sleeps or too much
+/// waits for it.
+#[inline(always)]
+fn wake_up(to: &Emission<'_>, ring: &RingBuf, now_ns: u64) -> u64 {
+    let Some(state) = maps::READERS.get_ptr_mut(to.shard) else {
+        return u64::from(BPF_RB_NO_WAKEUP);
+    };
+    if !must_wake(state, ring, to.settings.wake_up_bytes, now_ns) {
+        return u64::from(BPF_RB_NO_WAKEUP);
+    }
+    to.books.add(KernelCounter::WakeUps, 1);
+    u64::from(BPF_RB_FORCE_WAKEUP)
+}
+
+#[inline(always)]
+fn must_wake(state: *mut ReaderState, ring: &RingBuf, threshold_bytes: u32, now_ns: u64) -> bool {
+    // SAFETY: a live array value. Two CPUs may race here: then the reader is woken twice.
+    unsafe {
+        if (&raw const (*state).sleeping).read_volatile() != 0 {
+            (&raw mut (*state).sleeping).write_volatile(0);
+            return true;
+        }
+        let last_ns = (&raw const (*state).forced_wake_up_ns).read_volatile();
+        if now_ns.wrapping_sub(last_ns) < FORCED_WAKE_UP_GAP_NS
+            || ring.query(u64::from(BPF_RB_AVAIL_DATA)) < u64::from(threshold_bytes)
+        {
+            return false;
+        }
+        (&raw mut (*state).forced_wake_up_ns).write_volatile(now_ns);
+    }
+    true
+}
+
+#[inline(always)]
+fn dropped_on_purpose(settings: &KernelSettings) -> bool {
+    let one_in = settings.drop_one_in;
+    if one_in == 0 {
+        return false;
+    }
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_prandom_u32() }.checked_rem(one_in) == Some(0)
+}

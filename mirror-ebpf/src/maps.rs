@@ -1,0 +1,100 @@
+//! The maps. User space finds them by these names (`mirror-daemon/src/capture/maps.rs`).
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use mirror_common::{
+    CONTROL_RING_BYTES, ExcludedKey, FlowKey, FlowVerdict, KernelCounter, KernelCounters, KernelSettings,
+    Live, MAX_CAPTURE_POINTS, MAX_EXCLUDED, MAX_SHARDS, PointSettings, ReaderState,
+};
+
+/// The smallest ring; user space gives those in use their real size when it loads the programs.
+const UNUSED_RING_BYTES: u32 = 4096;
+
+/// The smallest flow map; user space gives those in use their real size when it loads the programs.
+const UNUSED_FLOWS: u32 = 1;
+
+#[map]
+pub(crate) static RING_0: RingBuf = RingBuf::with_byte_size(UNUSED_RING_BYTES, 0);
+#[map]
+pub(crate) static RING_1: RingBuf = RingBuf::with_byte_size(UNUSED_RING_BYTES, 0);
+#[map]
+pub(crate) static RING_2: RingBuf = RingBuf::with_byte_size(UNUSED_RING_BYTES, 0);
+#[map]
+pub(crate) static RING_3: RingBuf = RingBuf::with_byte_size(UNUSED_RING_BYTES, 0);
+
+/// Opens, closes and loss marks.
+#[map]
+pub(crate) static CONTROL: RingBuf = RingBuf::with_byte_size(CONTROL_RING_BYTES, 0);
+
+/// One [`ReaderState`] per data ring.
+#[map]
+pub(crate) static READERS: Array<ReaderState> = Array::with_max_entries(MAX_SHARDS as u32, 0);
+
+#[map]
+pub(crate) static SETTINGS: Array<KernelSettings> = Array::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static LIVE: Array<Live> = Array::with_max_entries(1, 0);
+
+/// By capture point; index 0 is [`mirror_common::ANY_POINT`] and unused.
+#[map]
+pub(crate) static POINTS: Array<PointSettings> = Array::with_max_entries(MAX_CAPTURE_POINTS as u32 + 1, 0);
+
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<KernelCounters> = PerCpuArray::with_max_entries(1, 0);
+
+/// What is still wanted of a flow; written by user space, cleared by a SYN.
+#[map]
+pub(crate) static VERDICTS: LruHashMap<FlowKey, FlowVerdict> = LruHashMap::with_max_entries(UNUSED_FLOWS, 0);
+
+/// The gateway's own flows, as `sockops` saw them open; the value is unused.
+#[map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, u32> = LruHashMap::with_max_entries(UNUSED_FLOWS, 0);
+
+#[map]
+pub(crate) static EXCLUDED: HashMap<ExcludedKey, u32> = HashMap::with_max_entries(MAX_EXCLUDED as u32, 0);
+
+/// This CPU's counters.
+#[derive(Clone, Copy)]
+pub(crate) struct Books(*mut KernelCounters);
+
+impl Books {
+    /// `None` never happens; the verifier wants it looked at.
+    #[inline(always)]
+    pub(crate) fn open() -> Option<Self> {
+        COUNTERS.get_ptr_mut(0).map(Self)
+    }
+
+    /// Adds `amount`. Atomic, for a `cgroup_skb` program in process context can be interrupted on its own CPU
+    /// by another in softirq.
+    #[inline(always)]
+    pub(crate) fn add(self, counter: KernelCounter, amount: u64) {
+        // SAFETY: the pointer is a live per-CPU array value, the index is below its length, and the one
+        // instruction (`BPF_ATOMIC | BPF_ADD`, in every version of BPF) writes nothing else. `AtomicU64` has
+        // no `fetch_add` on this target.
+        unsafe {
+            let slot = (&raw mut (*self.0).counts).cast::<u64>().add(counter as usize);
+            core::arch::asm!("lock *(u64 *)({slot} + 0) += {amount}", slot = in(reg) slot, amount = in(reg) amount);
+        }
+    }
+
+    /// The count so far.
+    #[inline(always)]
+    pub(crate) fn count(self, counter: KernelCounter) -> u64 {
+        // SAFETY: the pointer is a live per-CPU array value; the index is below its length.
+        unsafe { (&raw const (*self.0).counts).cast::<u64>().add(counter as usize).read_volatile() }
+    }
+}
+
+/// The data ring of `shard`.
+#[inline(always)]
+pub(crate) fn data_ring(shard: u32) -> &'static RingBuf {
+    match shard {
+        0 => &RING_0,
+        1 => &RING_1,
+        2 => &RING_2,
+        _ => &RING_3,
+    }
+}
