@@ -116,6 +116,27 @@ impl KernelCounter {
         Self::Truncated,
     ];
 
+    /// Whether it counts copies that were lost, or left out against the operator's wish. While all of these
+    /// are 0, user space saw every wanted byte.
+    #[must_use]
+    pub const fn is_loss(self) -> bool {
+        matches!(
+            self,
+            Self::ShedSegments
+                | Self::ShedBytes
+                | Self::RingFullRecords
+                | Self::RingFullBytes
+                | Self::LoadFailedBytes
+                | Self::BeyondPiecesBytes
+                | Self::TestDroppedRecords
+                | Self::TestDroppedBytes
+                | Self::ControlFull
+                | Self::VlanDepth
+                | Self::Fragment
+                | Self::ExtensionHeader
+        )
+    }
+
     /// The word for this counter in metrics and documentation.
     #[must_use]
     pub const fn label(self) -> &'static str {

@@ -15,6 +15,7 @@
 mod ledger_page;
 mod pages;
 
+pub use ledger_page::render as ledger_page;
 pub use pages::{Health, Pages};
 
 use hyper::server::conn::http1;

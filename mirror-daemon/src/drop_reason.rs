@@ -33,8 +33,8 @@ pub enum DropReason {
     UnsupportedProtocol,
     /// The flow is not the gateway's own (selection by `sockops`). Intended.
     NotGateway,
-    /// The hand-over channel to the replayer was full.
-    HandoverFull,
+    /// The bound on the bytes of all growing and held requests of a shard was reached.
+    BufferFull,
     /// The shadow's queue was full (items or bytes).
     QueueFull,
     /// The shadow's `max_rps` was reached. Intended.
@@ -75,7 +75,7 @@ impl DropReason {
         Self::NotHttp,
         Self::UnsupportedProtocol,
         Self::NotGateway,
-        Self::HandoverFull,
+        Self::BufferFull,
         Self::QueueFull,
         Self::RateLimited,
         Self::BreakerOpen,
@@ -106,7 +106,7 @@ impl DropReason {
             Self::NotHttp => "not_http",
             Self::UnsupportedProtocol => "unsupported_protocol",
             Self::NotGateway => "not_gateway",
-            Self::HandoverFull => "handover_full",
+            Self::BufferFull => "buffer_full",
             Self::QueueFull => "queue_full",
             Self::RateLimited => "rate_limited",
             Self::BreakerOpen => "breaker_open",
@@ -124,7 +124,7 @@ impl DropReason {
     /// Shed (the daemon chose not to send, to protect itself, the shadow or production) rather than dropped.
     #[must_use]
     pub const fn is_shed(self) -> bool {
-        matches!(self, Self::HandoverFull | Self::QueueFull | Self::RateLimited | Self::BreakerOpen)
+        matches!(self, Self::BufferFull | Self::QueueFull | Self::RateLimited | Self::BreakerOpen)
     }
 
     /// Whether this loss is by intent, so that nobody need be called for it.

@@ -3,7 +3,7 @@
 use crate::config::{CapturePoint, Config, Leg, ShadowConfig, ShadowId, is_token};
 use crate::http::{BodyLength, Field, RequestHead, RequestNumber, Version, message::split_absolute};
 use crate::rewrite::shadow_head;
-use crate::rule::{Considered, KeyUsed, MirrorChoice, Outcome, SampleBy, Sender, client_ip, is_mirrored};
+use crate::rule::{self, Considered, KeyUsed, MirrorChoice, Outcome, SampleBy, Sender, is_mirrored};
 use serde::Serialize;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -85,7 +85,7 @@ pub enum ExplainError {
 }
 
 /// Says what becomes of a request for `url` with `headers`, which are pairs of name and value. The URL's host
-/// becomes the Host header unless there is one.
+/// becomes the Host header unless there is one. `client_ip` is the peer's address, if it matters.
 ///
 /// # Errors
 /// The request is none that could come over the wire.
@@ -94,6 +94,7 @@ pub fn explain(
     method: &str,
     url: &str,
     headers: &[(String, String)],
+    client_ip: Option<IpAddr>,
 ) -> Result<Explanation, ExplainError> {
     if !is_token(method) {
         return Err(ExplainError::Method(method.to_owned()));
@@ -111,7 +112,7 @@ pub fn explain(
     }
     let body = body_length(&fields);
     let head = RequestHead { method, target: &target, version: Version::Http11, fields: &fields, body };
-    Ok(explain_head(config, &head))
+    Ok(explain_head(config, &head, client_ip.unwrap_or(UNKNOWN_IP)))
 }
 
 /// A configuration that was found right, in brief: `ok: 1 capture point, 2 routes ...` and what they are.
@@ -142,11 +143,11 @@ pub fn summary(config: &Config) -> String {
     lines.join("\n")
 }
 
-fn explain_head(config: &Config, head: &RequestHead<'_>) -> Explanation {
+fn explain_head(config: &Config, head: &RequestHead<'_>, peer: IpAddr) -> Explanation {
     let is_mirror = is_mirrored(head, &config.loop_mark);
     let considered = config.rules.considered(head);
     let taken = considered.iter().find(|one| one.outcome == Outcome::Taken).map(|one| one.rule.to_owned());
-    let sender = sender(config, head);
+    let sender = sender(config, head, peer);
     let choices = if is_mirror { vec![] } else { config.rules.choices(head, &sender) };
     let mirrors = choices.iter().filter_map(|choice| explain_mirror(config, head, choice, &sender)).collect();
     Explanation {
@@ -164,9 +165,9 @@ const UNKNOWN_IP: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// No connection is known: what hangs on it is said to be by chance. The client's address is known when a
 /// trusted proxy tells it.
-fn sender(config: &Config, head: &RequestHead<'_>) -> Sender {
+fn sender(config: &Config, head: &RequestHead<'_>, peer: IpAddr) -> Sender {
     Sender {
-        client_ip: client_ip(head, config.trusted_proxies, UNKNOWN_IP),
+        client_ip: rule::client_ip(head, config.trusted_proxies, peer),
         flow: crate::flow::FlowKey::default(),
         number: RequestNumber(0),
     }
@@ -352,7 +353,7 @@ hosts = ["shadowing.example"]
     fn ask(method: &str, url: &str, headers: &[(&str, &str)]) -> Explanation {
         let config = Config::from_toml(TOML, "m").expect("right");
         let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        explain(&config, method, url, &headers).expect("a request")
+        explain(&config, method, url, &headers, None).expect("a request")
     }
 
     #[test]
@@ -394,7 +395,7 @@ hosts = ["shadowing.example"]
         let config = Config::from_toml(&format!("trusted_proxies = 1\n{TOML}"), "m").expect("right");
         let headers =
             [("x-a".to_owned(), "1".to_owned()), ("X-Forwarded-For".to_owned(), "192.0.2.1".to_owned())];
-        let found = explain(&config, "GET", "/other", &headers).expect("a request");
+        let found = explain(&config, "GET", "/other", &headers, None).expect("a request");
         assert_ne!(found.mirrors[0].picked, Picked::ByChance);
     }
 
@@ -419,12 +420,12 @@ hosts = ["shadowing.example"]
         let config = Config::from_toml(TOML, "m").expect("right");
         let header = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
         for url in ["", "h/p", "ftp://h/", "http:///p", "http://h/a b", "/\n"] {
-            assert!(matches!(explain(&config, "GET", url, &[]), Err(ExplainError::Url(_))), "{url}");
+            assert!(matches!(explain(&config, "GET", url, &[], None), Err(ExplainError::Url(_))), "{url}");
         }
-        assert!(matches!(explain(&config, "G T", "/", &[]), Err(ExplainError::Method(_))));
-        assert!(matches!(explain(&config, "GET", "/", &header("a b", "1")), Err(ExplainError::Header(_))));
+        assert!(matches!(explain(&config, "G T", "/", &[], None), Err(ExplainError::Method(_))));
+        assert!(matches!(explain(&config, "GET", "/", &header("a b", "1"), None), Err(ExplainError::Header(_))));
         assert!(matches!(
-            explain(&config, "GET", "/", &header("a", "1\r\nb: 2")),
+            explain(&config, "GET", "/", &header("a", "1\r\nb: 2"), None),
             Err(ExplainError::Header(_))
         ));
     }

@@ -22,12 +22,14 @@ pub mod rewrite;
 pub mod rule;
 
 pub mod admin;
-pub mod cli;
+pub mod app;
 pub mod capture;
+pub mod cli;
 pub mod config;
 pub mod drain;
-pub mod reload;
 pub mod explain;
+pub mod pipeline;
+pub mod reload;
 pub mod replay;
 pub mod tap;
 pub mod telemetry;

@@ -15,7 +15,7 @@ mod matching;
 mod precedence;
 mod sampler;
 
-pub use client_ip::client_ip;
+pub use client_ip::{client_ip, ip_of};
 pub use host::{Authority, HostPattern, HostPatternFault, MAX_HOST_BYTES};
 pub use matching::{FullRegex, Match, MethodGuard, Mismatch, PathMatch, RegexFault, TextMatch, ValueMatch};
 pub use sampler::{KeyUsed, SampleBy, Share, ShareFault};

@@ -5,8 +5,9 @@ use crate::telemetry::snapshot::{LabelledCount, ShadowReading, Snapshot};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The page.
-pub(super) fn render(now: &Snapshot) -> String {
+/// The page, as JSON with a line end.
+#[must_use]
+pub fn render(now: &Snapshot) -> String {
     let mut page = serde_json::to_string_pretty(&Page::of(now)).unwrap_or_default();
     page.push('\n');
     page

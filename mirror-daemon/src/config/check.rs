@@ -11,13 +11,13 @@ pub(crate) use names::is_token;
 
 use super::fault::ConfigFaults;
 use super::read::{Document, Node, Section};
+use super::types::DEFAULT_LOOP_MARK;
 use super::types::{AdminConfig, Config};
 use crate::rule::{DEFAULT_REQUEST_ID, DEFAULT_SEED, Rules, Sampling};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-const DEFAULT_LOOP_MARK: &str = "x-mirrored-by";
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_ADMIN_PORT: u16 = 9900;
 /// Most proxies in a row that anyone trusts.

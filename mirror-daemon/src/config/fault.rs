@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// One fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Fault {
     /// Where, e.g. `route[0].rule[1].mirror[0].percentage`; empty: the text is no TOML there.
     pub path: String,

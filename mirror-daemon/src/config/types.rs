@@ -1,6 +1,8 @@
 //! The types of the checked configuration.
 
 use crate::rule::Rules;
+
+pub use crate::flow::FlowLimits;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +26,25 @@ pub struct Config {
     /// How long a drain at SIGTERM may take.
     pub drain_timeout: Duration,
 }
+
+impl Config {
+    /// A configuration that captures `ports` and mirrors nothing: for reading capture files.
+    #[must_use]
+    pub fn without_rules(leg: Leg, ports: &[u16]) -> Self {
+        Self {
+            capture: CaptureConfig { leg, ports: ports.to_vec(), ..CaptureConfig::default() },
+            shadows: Vec::new(),
+            rules: Rules::default(),
+            admin: AdminConfig { listen: None },
+            loop_mark: DEFAULT_LOOP_MARK.to_owned(),
+            trusted_proxies: 0,
+            drain_timeout: Duration::ZERO,
+        }
+    }
+}
+
+/// Name of the loop mark header when the configuration names none.
+pub const DEFAULT_LOOP_MARK: &str = "x-mirrored-by";
 
 /// The index of a shadow in [`Config::shadows`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,6 +101,25 @@ pub struct CaptureConfig {
     pub limits: FlowLimits,
 }
 
+impl Default for CaptureConfig {
+    fn default() -> Self {
+        Self {
+            points: Vec::new(),
+            leg: Leg::Downstream,
+            ports: Vec::new(),
+            tc_mode: TcMode::Auto,
+            gateway_cgroups: Vec::new(),
+            ring_bytes: 16 * 1024 * 1024,
+            shards: 1,
+            answer_snap_bytes: 256,
+            tick: Duration::from_millis(4),
+            proxy_protocol: false,
+            exclude: Vec::new(),
+            limits: FlowLimits::default(),
+        }
+    }
+}
+
 /// One place where programs are attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CapturePoint {
@@ -97,33 +137,6 @@ pub enum CapturePoint {
         /// The directory.
         path: PathBuf,
     },
-}
-
-/// Bounds of `flow` and `http`, all enforced in allocated bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowLimits {
-    /// Most flows at once, per shard.
-    pub max_flows: usize,
-    /// Most out-of-order bytes that wait behind a hole, per direction.
-    pub max_reorder_bytes: usize,
-    /// Most bytes buffered in all flows of a shard together: reordering, heads, held and growing requests.
-    pub max_total_bytes: usize,
-    /// How long a hole may stay open.
-    pub hole_timeout: Duration,
-    /// How long a flow may be silent before it is forgotten.
-    pub idle_timeout: Duration,
-}
-
-impl Default for FlowLimits {
-    fn default() -> Self {
-        Self {
-            max_flows: 16_384,
-            max_reorder_bytes: 512 * 1024,
-            max_total_bytes: 16 * 1024 * 1024,
-            hole_timeout: Duration::from_secs(3),
-            idle_timeout: Duration::from_secs(600),
-        }
-    }
 }
 
 /// `[admin]`, checked.

@@ -52,6 +52,56 @@ pub struct FlowCounters {
     pub stray_segments: u64,
 }
 
+impl FlowCounters {
+    /// Every count with its word, as pages and metrics show it. Words of byte counts end in `_bytes`.
+    #[must_use]
+    pub const fn labelled(&self) -> [(&'static str, u64); 40] {
+        let (gaps, closed, dropped) = (&self.gaps, &self.closed, &self.dropped);
+        [
+            ("segments", self.segments),
+            ("received_bytes", self.received_bytes),
+            ("forwarded_bytes", self.forwarded_bytes),
+            ("duplicate_bytes", self.duplicate_bytes),
+            ("retransmitted_segments", self.retransmitted_segments),
+            ("overlapping_segments", self.overlapping_segments),
+            ("out_of_order_segments", self.out_of_order_segments),
+            ("dropped_far_bytes", dropped.far),
+            ("dropped_beyond_fin_bytes", dropped.beyond_fin),
+            ("dropped_ignored_bytes", dropped.ignored),
+            ("dropped_ended_bytes", dropped.ended),
+            ("dropped_gated_bytes", dropped.gated),
+            ("dropped_discarded_bytes", dropped.discarded),
+            ("dropped_unglimpsed_bytes", dropped.unglimpsed),
+            ("dropped_malformed_bytes", dropped.malformed),
+            ("gaps_acknowledged", gaps.acknowledged.count),
+            ("gaps_acknowledged_bytes", gaps.acknowledged.bytes),
+            ("gaps_timeout", gaps.timeout.count),
+            ("gaps_timeout_bytes", gaps.timeout.bytes),
+            ("gaps_overflow", gaps.overflow.count),
+            ("gaps_overflow_bytes", gaps.overflow.bytes),
+            ("gaps_uncaptured", gaps.uncaptured.count),
+            ("gaps_uncaptured_bytes", gaps.uncaptured.bytes),
+            ("gaps_jumped", gaps.jumped.count),
+            ("gaps_jumped_bytes", gaps.jumped.bytes),
+            ("flows_opened", self.flows_opened),
+            ("flows_joined", self.flows_joined),
+            ("closed_finished", closed.finished),
+            ("closed_reset", closed.reset),
+            ("closed_idle", closed.idle),
+            ("closed_evicted", closed.evicted),
+            ("closed_reused", closed.reused),
+            ("closed_not_gateway", closed.not_gateway),
+            ("closed_capture_ended", closed.capture_ended),
+            ("closed_ignored", closed.ignored),
+            ("far_segments", self.far_segments),
+            ("far_acks", self.far_acks),
+            ("implausible_ends", self.implausible_ends),
+            ("malformed_segments", self.malformed_segments),
+            ("stray_segments", self.stray_segments),
+        ]
+    }
+}
+
 /// Payload bytes that were dropped, each counted once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DroppedBytes {

@@ -32,7 +32,7 @@ pub struct FlowLimits {
 impl Default for FlowLimits {
     fn default() -> Self {
         Self {
-            max_flows: 65_536,
+            max_flows: 16_384,
             max_reorder_bytes: 512 * 1024,
             max_reorder_fragments: 1024,
             max_total_bytes: 16 * 1024 * 1024,

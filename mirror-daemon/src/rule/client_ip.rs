@@ -12,6 +12,12 @@ pub fn client_ip(head: &RequestHead<'_>, trusted_proxies: u32, peer: IpAddr) -> 
     forwarded_for(head, trusted_proxies).unwrap_or(peer).to_canonical()
 }
 
+/// The address in a [`FlowKey`](crate::flow::FlowKey): an IPv4-mapped one is IPv4.
+#[must_use]
+pub fn ip_of(addr: &[u8; 16]) -> IpAddr {
+    IpAddr::from(*addr).to_canonical()
+}
+
 fn forwarded_for(head: &RequestHead<'_>, trusted_proxies: u32) -> Option<IpAddr> {
     let from_right = usize::try_from(trusted_proxies).ok()?.checked_sub(1)?;
     let fields = head.fields.iter().rev().filter(|field| field.is("x-forwarded-for"));

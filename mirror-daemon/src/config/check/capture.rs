@@ -3,23 +3,17 @@
 use super::names::list;
 use crate::config::read::{Node, Section};
 use crate::config::types::{CaptureConfig, CapturePoint, FlowLimits, Leg, TcMode};
+use mirror_common::{MAX_PORTS, MAX_SHARDS};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Most ports.
-const MAX_PORTS: usize = 16;
-/// Most data rings.
-const MAX_SHARDS: u64 = 16;
 /// Most capture points.
-const MAX_POINTS: usize = 64;
+const MAX_POINTS: usize = mirror_common::MAX_CAPTURE_POINTS;
 /// Longest interface name: IFNAMSIZ without its NUL.
 const MAX_INTERFACE_NAME_BYTES: usize = 15;
-const DEFAULT_RING_BYTES: u64 = 16 * 1024 * 1024;
 const MIN_RING_BYTES: u64 = 64 * 1024;
 const MAX_RING_BYTES: u64 = 1024 * 1024 * 1024;
-const DEFAULT_ANSWER_SNAP_BYTES: u64 = 256;
-const DEFAULT_TICK: Duration = Duration::from_millis(2);
 
 /// `None` only after a fault was noted.
 pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
@@ -29,17 +23,18 @@ pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
         );
     }
     let netns = section.node("netns").and_then(network_namespace);
+    let default = CaptureConfig::default();
     let points = points(&section, netns.as_ref());
-    let leg = section.or("leg", Leg::Downstream, |node| {
+    let leg = section.or("leg", default.leg, |node| {
         choice(&node, &[("downstream", Leg::Downstream), ("upstream", Leg::Upstream)])
     });
-    let tc_mode = section.or("attach", TcMode::Auto, |node| {
+    let tc_mode = section.or("attach", default.tc_mode, |node| {
         choice(&node, &[("auto", TcMode::Auto), ("tcx", TcMode::Tcx), ("clsact", TcMode::Clsact)])
     });
     let ports = ports(&section, !points.is_empty());
-    let shards = section.or("shards", 1, |node| node.integer(1..=MAX_SHARDS));
-    let ring_bytes = section.or("ring_bytes", DEFAULT_RING_BYTES, |node| ring_bytes(node, shards));
-    let snap = section.or("answer_snap", DEFAULT_ANSWER_SNAP_BYTES, |node| node.size(16..=65_536));
+    let shards = section.or("shards", 1, |node| node.integer(1..=MAX_SHARDS as u64));
+    let ring_bytes = section.or("ring_bytes", default.ring_bytes.into(), |node| ring_bytes(node, shards));
+    let snap = section.or("answer_snap", default.answer_snap_bytes.into(), |node| node.size(16..=65_536));
     let tick_allowed = Duration::from_micros(100)..=Duration::from_secs(1);
     let config = CaptureConfig {
         points,
@@ -50,7 +45,7 @@ pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
         ring_bytes: u32::try_from(ring_bytes).ok()?,
         shards: u32::try_from(shards).ok()?,
         answer_snap_bytes: u32::try_from(snap).ok()?,
-        tick: section.or("tick", DEFAULT_TICK, |node| node.duration(tick_allowed)),
+        tick: section.or("tick", default.tick, |node| node.duration(tick_allowed)),
         proxy_protocol: section.or("proxy_protocol", false, Node::boolean),
         exclude: section.or("exclude", vec![], |node| list(node, socket_address)),
         limits: limits(section.section("limits")),
@@ -205,6 +200,7 @@ fn limits(section: Section<'_>) -> FlowLimits {
         max_total_bytes: bytes("max_total_bytes", default.max_total_bytes, KIB * KIB..=64 * KIB * KIB * KIB),
         hole_timeout: time("hole_timeout", default.hole_timeout, 60),
         idle_timeout: time("idle_timeout", default.idle_timeout, 86_400),
+        ..default.clone()
     };
     if limits.max_reorder_bytes > limits.max_total_bytes {
         section.fault("max_reorder_bytes is larger than max_total_bytes, which holds it; lower the one or raise the other");

@@ -115,6 +115,7 @@ fn every_key_is_read() {
         max_total_bytes: 1 << 20,
         hole_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(60),
+        ..FlowLimits::default()
     };
     assert_eq!(capture.limits, limits);
     assert_eq!((config.loop_mark.as_str(), config.trusted_proxies), ("x-copy", 2));

@@ -129,9 +129,9 @@ const fn guidance(reason: DropReason) -> (&'static str, &'static str) {
             "Update the daemon, or accept it.",
         ),
         DropReason::NotGateway => ("The connection is not the gateway's own.", "None."),
-        DropReason::HandoverFull => (
-            "The channel from the pipeline to the replayer was full.",
-            "The daemon gets too little processor time: raise its limit, or mirror a smaller percentage.",
+        DropReason::BufferFull => (
+            "The bodies of all requests under way together passed `capture.limits.max_total_bytes`.",
+            "Raise it and the memory limit, or lower `buffer_body` of the shadows so that large bodies are streamed.",
         ),
         DropReason::QueueFull => (
             "The shadow's queue was full.",

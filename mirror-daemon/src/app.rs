@@ -1,0 +1,111 @@
+//! Puts the stages together and does what the command line says. The only module that knows every stage.
+
+mod control;
+mod live;
+mod offline;
+mod pages;
+mod reload;
+mod shard;
+mod stats;
+mod tap;
+
+use crate::cli::{CheckArgs, Command, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ExplainArgs, RunArgs};
+use crate::config::Config;
+use crate::explain;
+use anyhow::{Context, anyhow};
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// How a command failed, and so with which code it exits.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line, the configuration or this machine is at fault; nothing was attached: exit code 2.
+    Usage(anyhow::Error),
+    /// It failed while running: exit code 1.
+    Running(anyhow::Error),
+}
+
+impl Failure {
+    fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self::Usage(error.into())
+    }
+
+    fn running(error: impl Into<anyhow::Error>) -> Self {
+        Self::Running(error.into())
+    }
+}
+
+/// Does what the command line says; faults go to standard error.
+#[must_use]
+pub fn main(command: Command) -> ExitCode {
+    let done = match command {
+        Command::Run(args) => run(&args),
+        Command::Check(args) => check(&args),
+        Command::Explain(args) => explain(&args),
+        Command::Tap(args) => tap::run(&args),
+    };
+    let (error, code) = match done {
+        Ok(()) => return ExitCode::from(EXIT_OK),
+        Err(Failure::Usage(error)) => (error, EXIT_USAGE),
+        Err(Failure::Running(error)) => (error, EXIT_FAILURE),
+    };
+    eprintln!("mirror-daemon: {error:#}");
+    ExitCode::from(code)
+}
+
+fn run(args: &RunArgs) -> Result<(), Failure> {
+    match (&args.config, &args.pcap) {
+        (Some(config), None) => live::run(config),
+        (config, Some(pcap)) => offline::run(config.as_deref(), pcap, &args.ports),
+        (None, None) => Err(Failure::usage(anyhow!("neither --config nor --pcap was given"))),
+    }
+}
+
+fn check(args: &CheckArgs) -> Result<(), Failure> {
+    let text = read(&args.config)?;
+    let checked = Config::from_toml(&text, &args.config.display().to_string());
+    match (checked, args.json) {
+        (Ok(config), false) => print(&explain::summary(&config)),
+        (Ok(config), true) => print_json(&serde_json::json!({ "ok": true, "summary": explain::summary(&config) })),
+        (Err(faults), false) => Err(Failure::usage(faults)),
+        (Err(faults), true) => {
+            print_json(&serde_json::json!({ "ok": false, "faults": faults.faults }))?;
+            let count = faults.faults.len();
+            Err(Failure::usage(anyhow!("{}: {count} faults", args.config.display())))
+        }
+    }
+}
+
+fn explain(args: &ExplainArgs) -> Result<(), Failure> {
+    let config = load(&args.config)?;
+    let headers: Vec<_> =
+        args.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
+    let explanation = explain::explain(&config, &args.method, &args.url, &headers, args.client_ip)
+        .map_err(Failure::usage)?;
+    match args.json {
+        true => print_json(&explanation),
+        false => print(&explanation.to_string()),
+    }
+}
+
+/// Reads and checks a configuration file.
+fn load(path: &Path) -> Result<Config, Failure> {
+    Config::from_toml(&read(path)?, &path.display().to_string()).map_err(Failure::usage)
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .with_context(|| format!("configuration {} can't be read", path.display()))
+        .map_err(Failure::Usage)
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", text.trim_end()).context("standard output can't be written").map_err(Failure::Running)
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(Failure::running)?;
+    print(&text)
+}

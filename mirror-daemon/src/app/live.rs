@@ -1,0 +1,258 @@
+//! `run --config`: capture, pipeline threads, replay, pages, reload, and the order in which all of it ends.
+//!
+//! ```text
+//! main thread: tokio, current-thread     replay's connection tasks, pages, signals, reload
+//! one thread per ring shard              ring, flow, http, rule, rewrite (shard.rs)
+//! one control thread                     heartbeat, shed level, opens and closes (control.rs)
+//! ```
+//!
+//! The end, on SIGTERM: capture threads take what is in their rings and end; the programs are detached; the
+//! replayer finishes what it has until the deadline; the pages stop last.
+
+use super::control::Control;
+use super::pages::{self, ReloadBooks, Sources};
+use super::reload::Reloader;
+use super::shard::{Generation, LiveOutlet, Shard};
+use super::stats::ShardStats;
+use super::{Failure, load};
+use crate::admin::{AdminServer, Pages};
+use crate::capture::{self, Capture, PointState, Waker};
+use crate::config::Config;
+use crate::drain::{Shutdown, Signals};
+use crate::flow::HashSeed;
+use crate::pipeline::{Pipeline, View};
+use crate::reload::ConfigWatch;
+use crate::replay::Replayer;
+use crate::telemetry::Ledger;
+use anyhow::{Context, anyhow};
+use arc_swap::ArcSwap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// Opens and closes that wait for one capture thread, at most; more are left out: they are hints.
+const LIFECYCLES_WAITING: usize = 4096;
+
+/// Runs until told to end.
+pub(super) fn run(path: &Path) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the async runtime can't be started")
+        .map_err(Failure::Running)?;
+    runtime.block_on(Box::pin(run_async(path)))
+}
+
+async fn run_async(path: &Path) -> Result<(), Failure> {
+    // Before the first read, so that no change of the file is missed.
+    let watch = ConfigWatch::new(path);
+    let signals = Signals::install().context("signals can't be handled").map_err(Failure::Running)?;
+    let config = Arc::new(load(path)?);
+    let ledger = Arc::new(Ledger::default());
+    let view = Arc::new(View::new(1, Arc::clone(&config), &ledger));
+    let replayer = Replayer::start(&tokio::runtime::Handle::current(), view.shadows()).map_err(Failure::usage)?;
+    let replayer = Arc::new(replayer);
+    let admin = match config.admin.listen {
+        Some(listen) => Some(AdminServer::bind(listen).await.map_err(Failure::usage)?),
+        None => None,
+    };
+    let generation = Generation { view, replay: replayer.handle() };
+    let current = Arc::new(ArcSwap::from_pointee(generation));
+    let shutdown = Shutdown::new();
+    let (engine, attached) = start_capture(&config, &ledger, &current, &shutdown)?;
+
+    let (capture, reload) = (Mutex::new(attached), ReloadBooks::default());
+    let sources = Arc::new(Sources { ledger, replayer, current, shutdown, engine, capture, reload });
+    serve(sources, admin, watch, signals, path).await
+}
+
+/// Everything is attached and runs: answers pages, signals and changes of the configuration until the end.
+async fn serve(
+    sources: Arc<Sources>,
+    admin: Option<AdminServer>,
+    watch: ConfigWatch,
+    signals: Signals,
+    path: &Path,
+) -> Result<(), Failure> {
+    // From signals and the watched file to the reloader below; one that waits stands for all.
+    let (reload_tx, mut reload_rx) = mpsc::channel(1);
+    let drain_timeout = {
+        let current = Arc::clone(&sources.current);
+        move || current.load().view.config.drain_timeout
+    };
+    let obeying = tokio::spawn(signals.obey(sources.shutdown.clone(), drain_timeout, reload_tx.clone()));
+    let watching = tokio::spawn(watch.report(reload_tx));
+    let (pages_end_tx, pages_end_rx) = tokio::sync::oneshot::channel::<()>();
+    let pages = admin.map(|admin| {
+        tracing::info!(address = %admin.address(), "pages are served");
+        let pages = Pages::new(pages::snapshot_source(&sources), pages::health_source(&sources));
+        tokio::spawn(admin.serve(pages, async {
+            let _ = pages_end_rx.await;
+        }))
+    });
+    let mut reloader = Reloader::new(Arc::clone(&sources), path);
+    loop {
+        tokio::select! {
+            () = sources.shutdown.drained() => break,
+            Some(_) = reload_rx.recv() => reloader.reload(),
+            () = sources.keep_attached() => {}
+        }
+    }
+    watching.abort();
+    let outcome = end(&sources).await;
+    let _ = pages_end_tx.send(());
+    if let Some(pages) = pages {
+        let _ = pages.await;
+    }
+    sources.shutdown.stop();
+    let _ = obeying.await;
+    outcome
+}
+
+/// Ends capture, then replay. The books balance afterwards.
+async fn end(sources: &Sources) -> Result<(), Failure> {
+    let failed = sources.engine.take().into_iter().filter_map(|thread| {
+        thread.waker.wake();
+        join(thread).err()
+    });
+    let failed: Vec<_> = failed.collect();
+    sources.detach();
+    let deadline = sources.shutdown.deadline().map_or_else(Instant::now, |deadline| deadline.at());
+    tokio::select! {
+        () = sources.replayer.drain(deadline.into()) => {}
+        () = sources.shutdown.stopped() => sources.replayer.drain(Instant::now().into()).await,
+    }
+    let ledger = &sources.ledger;
+    tracing::info!(seen = ledger.seen(), matched = ledger.matched.value(), "the books are closed");
+    failed.into_iter().next().map_or(Ok(()), |error| Err(Failure::Running(error)))
+}
+
+fn join(thread: EngineThread) -> Result<(), anyhow::Error> {
+    let EngineThread { name, handle, .. } = thread;
+    match handle.join() {
+        Ok(result) => result.with_context(|| format!("{name} failed")),
+        Err(_) => Err(anyhow!("{name} panicked; its message is above")),
+    }
+}
+
+/// The threads of the capture side.
+#[derive(Debug, Default)]
+pub(super) struct Engine {
+    threads: Mutex<Vec<EngineThread>>,
+    pub(super) stats: Vec<Arc<ShardStats>>,
+}
+
+#[derive(Debug)]
+struct EngineThread {
+    name: String,
+    waker: Waker,
+    handle: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Engine {
+    fn take(&self) -> Vec<EngineThread> {
+        std::mem::take(&mut self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn start(
+        &mut self,
+        name: String,
+        waker: Waker,
+        shutdown: Shutdown,
+        work: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+    ) -> Result<(), Failure> {
+        // A thread that ends before it was told to takes the daemon with it: half a daemon helps nobody.
+        let guarded = move || {
+            let _guard = EndsDaemon(shutdown);
+            work()
+        };
+        let handle = std::thread::Builder::new()
+            .name(name.clone())
+            .spawn(guarded)
+            .with_context(|| format!("{name} can't be started"))
+            .map_err(Failure::Running)?;
+        self.threads.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).push(EngineThread {
+            name,
+            waker,
+            handle,
+        });
+        Ok(())
+    }
+}
+
+struct EndsDaemon(Shutdown);
+
+impl Drop for EndsDaemon {
+    fn drop(&mut self) {
+        self.0.drain(crate::drain::Deadline::after(Instant::now(), std::time::Duration::from_secs(1)));
+    }
+}
+
+/// What is left of the capture side for the main thread, once its threads have theirs.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) attacher: capture::Attacher,
+    pub(super) counters: Arc<capture::CounterReader>,
+}
+
+fn start_capture(
+    config: &Arc<Config>,
+    ledger: &Arc<Ledger>,
+    current: &Arc<ArcSwap<Generation>>,
+    shutdown: &Shutdown,
+) -> Result<(Engine, Option<Attached>), Failure> {
+    let mut engine = Engine::default();
+    if config.capture.points.is_empty() {
+        tracing::warn!("no capture point is configured: nothing will be mirrored");
+        return Ok((engine, None));
+    }
+    let Capture { attacher, readers, control, counters, live, verdicts } =
+        capture::open(&config.capture).map_err(Failure::usage)?;
+    refuse_missing_points(&attacher)?;
+    let mut lifecycle_txs = Vec::new();
+    for (reader, verdicts) in readers.into_iter().zip(verdicts) {
+        let name = format!("shard {}", reader.shard());
+        // From the control thread to this capture thread.
+        let (lifecycle_tx, lifecycle_rx) = std::sync::mpsc::sync_channel(LIFECYCLES_WAITING);
+        lifecycle_txs.push(lifecycle_tx);
+        let stats = Arc::new(ShardStats::new(Instant::now()));
+        engine.stats.push(Arc::clone(&stats));
+        let generation = current.load();
+        let outlet = LiveOutlet { replay: generation.replay.clone(), verdicts };
+        let pipeline = Pipeline::new(Arc::clone(&generation.view), Arc::clone(ledger), seed()?, outlet);
+        let (waker, current, shard_shutdown) = (reader.waker(), Arc::clone(current), shutdown.clone());
+        let shard = Shard { reader, pipeline, current, lifecycle_rx, shutdown: shard_shutdown, stats };
+        engine.start(name, waker, shutdown.clone(), move || Ok(shard.run()?))?;
+    }
+    let (waker, counters) = (control.waker(), Arc::new(counters));
+    let control = Control::new(control, Arc::clone(&counters), live, lifecycle_txs);
+    let control_shutdown = shutdown.clone();
+    engine.start("control".to_owned(), waker, shutdown.clone(), move || Ok(control.run(&control_shutdown)?))?;
+    for point in attacher.points() {
+        tracing::info!(point = %pages::point_name(&point.point), state = ?point.state, "capturing");
+    }
+    Ok((engine, Some(Attached { attacher, counters })))
+}
+
+/// At the start a capture point that can't be attached is a fault of the configuration: nothing stays attached.
+fn refuse_missing_points(attacher: &capture::Attacher) -> Result<(), Failure> {
+    for point in attacher.points() {
+        if let PointState::Failed(why) = point.state {
+            let name = pages::point_name(&point.point);
+            return Err(Failure::usage(anyhow!("{name} can't be captured: {why}")));
+        }
+    }
+    Ok(())
+}
+
+fn seed() -> Result<HashSeed, Failure> {
+    let mut halves = [0_u64; 2];
+    for half in &mut halves {
+        let mut bytes = [0_u8; 8];
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(Failure::running)?;
+        *half = u64::from_ne_bytes(bytes);
+    }
+    Ok(HashSeed(halves))
+}

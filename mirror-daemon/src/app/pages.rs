@@ -1,0 +1,151 @@
+//! What the pages are told: one reading of everything that runs.
+
+use super::live::{Attached, Engine};
+use super::shard::Generation;
+use crate::admin::Health;
+use crate::capture::PointState;
+use crate::config::CapturePoint;
+use crate::drain::{Phase, Shutdown};
+use crate::replay::{self, Replayer};
+use crate::telemetry::Ledger;
+use crate::telemetry::snapshot::{
+    BreakerState, ConfigStatus, LabelledCount, LedgerReading, PointStatus, ShadowStatus, Snapshot, Source,
+};
+use arc_swap::ArcSwap;
+use mirror_common::KernelCounter;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often capture points are looked after: interfaces come and go.
+const KEEP_ATTACHED_EVERY: Duration = Duration::from_secs(2);
+
+/// Everything that runs, for whoever asks.
+#[derive(Debug)]
+pub(super) struct Sources {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) replayer: Arc<Replayer>,
+    pub(super) current: Arc<ArcSwap<Generation>>,
+    pub(super) shutdown: Shutdown,
+    pub(super) engine: Engine,
+    pub(super) capture: std::sync::Mutex<Option<Attached>>,
+    pub(super) reload: ReloadBooks,
+}
+
+/// How reloads went.
+#[derive(Debug, Default)]
+pub(super) struct ReloadBooks {
+    pub(super) failures: AtomicU64,
+    pub(super) last_failed: AtomicBool,
+}
+
+impl Sources {
+    /// Tries again, from time to time, what could not be attached. Never returns but to be called again.
+    pub(super) async fn keep_attached(&self) {
+        tokio::time::sleep(KEEP_ATTACHED_EVERY).await;
+        if let Some(attached) = &mut *self.capture.lock().unwrap_or_else(PoisonError::into_inner) {
+            attached.attacher.check();
+        }
+    }
+
+    /// Detaches every kernel program.
+    pub(super) fn detach(&self) {
+        self.capture.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot {
+            ledger: LedgerReading::of(&self.ledger),
+            shadows: self.replayer.status().into_iter().map(shadow_status).collect(),
+            config: self.config_status(),
+            draining: self.shutdown.phase() != Phase::Running,
+            ..Snapshot::default()
+        };
+        self.read_capture(&mut snapshot);
+        for stats in &self.engine.stats {
+            let reading = stats.reading();
+            snapshot.flow.extend(reading.flow.labelled());
+            snapshot.flow.push(("flows_passed_over", reading.pipeline.flows_passed_over));
+            snapshot.flow.push(("requests_without_host", reading.pipeline.without_host));
+            snapshot.flows_open = snapshot.flows_open.saturating_add(reading.flows_open as u64);
+            snapshot.flow_buffered_bytes =
+                snapshot.flow_buffered_bytes.saturating_add(reading.held_bytes as u64);
+        }
+        snapshot
+    }
+
+    fn read_capture(&self, snapshot: &mut Snapshot) {
+        let capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(attached) = &*capture else { return };
+        if let Ok(counters) = attached.counters.snapshot() {
+            let labelled = |counter: &KernelCounter| -> LabelledCount { (counter.label(), counters.of(*counter)) };
+            let (losses, others): (Vec<_>, Vec<_>) = KernelCounter::ALL.iter().partition(|counter| counter.is_loss());
+            snapshot.kernel_losses = losses.into_iter().map(labelled).collect();
+            snapshot.kernel = others.into_iter().map(labelled).collect();
+        }
+        snapshot.points = attached
+            .attacher
+            .points()
+            .iter()
+            .map(|point| PointStatus {
+                name: point_name(&point.point),
+                attached: matches!(point.state, PointState::Attached(_)),
+            })
+            .collect();
+    }
+
+    fn config_status(&self) -> ConfigStatus {
+        ConfigStatus {
+            last_reload_ok: !self.reload.last_failed.load(Ordering::Relaxed),
+            generation: self.current.load().view.generation,
+            reload_failures: self.reload.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    fn health(&self) -> Health {
+        let now = Instant::now();
+        let stalled = self.engine.stats.iter().enumerate().filter_map(|(shard, stats)| {
+            let silent = stats.heartbeat.stale(now)?;
+            Some(format!("shard {shard}: silent for {} s", silent.as_secs()))
+        });
+        Health { stalled: stalled.collect() }
+    }
+}
+
+/// Where `/metrics`, `/readyz` and `/ledger` get their numbers.
+pub(super) fn snapshot_source(sources: &Arc<Sources>) -> Source {
+    let sources = Arc::clone(sources);
+    Arc::new(move || sources.snapshot())
+}
+
+/// Where `/healthz` gets its answer.
+pub(super) fn health_source(sources: &Arc<Sources>) -> impl Fn() -> Health + Send + Sync + 'static {
+    let sources = Arc::clone(sources);
+    move || sources.health()
+}
+
+/// What an operator calls a capture point.
+pub(super) fn point_name(point: &CapturePoint) -> String {
+    match point {
+        CapturePoint::Interface { name, netns: None, .. } => format!("interface {name}"),
+        CapturePoint::Interface { name, netns: Some(netns), .. } => {
+            format!("interface {name} in {}", netns.display())
+        }
+        CapturePoint::Cgroup { path } => format!("cgroup {}", path.display()),
+    }
+}
+
+fn shadow_status(status: replay::ShadowStatus) -> ShadowStatus {
+    ShadowStatus {
+        name: status.name,
+        connections: status.open_connections as u64,
+        in_flight: status.in_flight as u64,
+        queued_items: status.queued_items as u64,
+        queued_bytes: status.queued_bytes,
+        breaker: match status.breaker {
+            replay::BreakerState::Closed => BreakerState::Closed,
+            replay::BreakerState::Open => BreakerState::Open,
+            replay::BreakerState::HalfOpen => BreakerState::HalfOpen,
+        },
+    }
+}

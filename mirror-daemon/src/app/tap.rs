@@ -1,0 +1,199 @@
+//! `tap`: prints the requests seen, and sends nothing.
+
+use super::Failure;
+use crate::capture::pcap::PcapSource;
+use crate::capture::{self, Capture, PointState};
+use crate::cli::TapArgs;
+use crate::config::{CaptureConfig, CapturePoint, Leg};
+use crate::drain::{Phase, Shutdown, Signals};
+use crate::flow::{Answers, FlowEvent, FlowKey, FlowTable, HashSeed, Segment, Timestamp};
+use crate::http::{HttpEvent, HttpFlow, HttpOptions};
+use crate::rule;
+use crate::tap::{TapBook, TapFormat, TapWriter};
+use anyhow::{Context, anyhow};
+use std::io::{self, StdoutLock};
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+
+/// How long an idle tap sleeps before it looks whether it is to end, or says again that it lives.
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+const RECORDS_PER_LOOK: usize = 4096;
+
+/// Runs until the file's end, the wanted count, a signal, or a reader that has gone.
+pub(super) fn run(args: &TapArgs) -> Result<(), Failure> {
+    let mut tap = Tap::new(args)?;
+    match &args.pcap {
+        Some(path) => {
+            let leg = Leg::from(args.leg);
+            let mut source = PcapSource::open(path, leg, &args.ports).map_err(Failure::usage)?;
+            while !tap.is_done() {
+                match source.next(&mut |segment| tap.handle_segment(segment)) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        tap.finish()?;
+                        return Err(Failure::running(error));
+                    }
+                }
+            }
+        }
+        None => run_live(args, &mut tap)?,
+    }
+    tap.finish()
+}
+
+fn run_live(args: &TapArgs, tap: &mut Tap) -> Result<(), Failure> {
+    let shutdown = Shutdown::new();
+    obey_signals(shutdown.clone())?;
+    let Capture { attacher, mut readers, control, mut live, .. } =
+        capture::open(&capture_config(args)).map_err(Failure::usage)?;
+    for point in attacher.points() {
+        if let PointState::Failed(why) = point.state {
+            return Err(Failure::usage(anyhow!("{} can't be captured: {why}", super::pages::point_name(&point.point))));
+        }
+    }
+    drop(control);
+    tap.clock_offset_ns = unix_now_ns().saturating_sub(capture::now().0);
+    while shutdown.phase() == Phase::Running && !tap.is_done() {
+        live.beat().map_err(Failure::running)?;
+        for reader in &mut readers {
+            reader.wait(Some(LONGEST_WAIT)).map_err(Failure::running)?;
+            reader.drain(RECORDS_PER_LOOK, |segment| tap.handle_segment(&segment));
+        }
+        tap.handle_timeout(capture::now());
+    }
+    Ok(())
+}
+
+/// The daemon's signals, on a thread of their own: a tap has no runtime.
+fn obey_signals(shutdown: Shutdown) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("signals can't be handled")
+        .map_err(Failure::Running)?;
+    let entered = runtime.enter();
+    let signals = Signals::install().context("signals can't be handled").map_err(Failure::Running)?;
+    drop(entered);
+    std::thread::spawn(move || {
+        let (reload_tx, _reload_rx) = mpsc::channel(1);
+        runtime.block_on(async {
+            tokio::select! {
+                () = signals.obey(shutdown.clone(), || Duration::ZERO, reload_tx) => {}
+                () = shutdown.drained() => {}
+            }
+        });
+    });
+    Ok(())
+}
+
+fn capture_config(args: &TapArgs) -> CaptureConfig {
+    let interface = |name: &String| CapturePoint::Interface {
+        name: name.clone(),
+        netns: args.netns.clone(),
+        host_side: false,
+    };
+    let cgroup = |path: &std::path::PathBuf| CapturePoint::Cgroup { path: path.clone() };
+    let points = args.interfaces.iter().map(interface).chain(args.cgroups.iter().map(cgroup)).collect();
+    CaptureConfig { points, leg: args.leg.into(), ports: args.ports.clone(), ..CaptureConfig::default() }
+}
+
+#[derive(Debug, Default)]
+struct Connection {
+    http: Option<HttpFlow>,
+    book: Option<TapBook>,
+    client: Option<IpAddr>,
+}
+
+struct Tap {
+    flows: FlowTable<Connection>,
+    printer: Printer,
+    clock_offset_ns: u64,
+}
+
+struct Printer {
+    writer: TapWriter<StdoutLock<'static>>,
+    with_headers: bool,
+    left: u64,
+    failed: Option<io::Error>,
+}
+
+impl Tap {
+    fn new(args: &TapArgs) -> Result<Self, Failure> {
+        let format = if args.json { TapFormat::Json } else { TapFormat::Lines };
+        let printer = Printer {
+            writer: TapWriter::new(io::stdout().lock(), format),
+            with_headers: args.headers,
+            left: args.count.unwrap_or(u64::MAX),
+            failed: None,
+        };
+        let mut seed = [0_u8; 16];
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).map_err(Failure::running)?;
+        let seed = u128::from_ne_bytes(seed);
+        #[expect(clippy::cast_possible_truncation, reason = "both halves of a random number")]
+        let seed = HashSeed([seed as u64, (seed >> 64) as u64]);
+        let limits = CaptureConfig::default().limits;
+        Ok(Self { flows: FlowTable::new(limits, Answers::Glimpsed, seed), printer, clock_offset_ns: 0 })
+    }
+
+    fn is_done(&self) -> bool {
+        self.printer.left == 0 || self.printer.failed.is_some()
+    }
+
+    fn handle_segment(&mut self, segment: &Segment<'_>) {
+        let (printer, offset_ns) = (&mut self.printer, self.clock_offset_ns);
+        let at_unix_ns = segment.at.0.saturating_add(offset_ns);
+        self.flows.handle_segment(segment, &mut |key, connection, event| {
+            printer.handle_flow(key, connection, &event, at_unix_ns);
+        });
+        self.handle_timeout(segment.at);
+    }
+
+    fn handle_timeout(&mut self, now: Timestamp) {
+        if self.flows.next_timeout().is_none_or(|due| due > now) {
+            return;
+        }
+        let (printer, at_unix_ns) = (&mut self.printer, now.0.saturating_add(self.clock_offset_ns));
+        self.flows.handle_timeout(now, &mut |key, connection, event| {
+            printer.handle_flow(key, connection, &event, at_unix_ns);
+        });
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        let printer = &mut self.printer;
+        self.flows.handle_end(&mut |key, connection, event| printer.handle_flow(key, connection, &event, 0));
+        let flushed = self.printer.writer.flush();
+        match self.printer.failed.or(flushed.err()) {
+            // Whoever read us has seen enough.
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Failure::Running(anyhow::Error::new(error).context("standard output can't be written")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Printer {
+    fn handle_flow(&mut self, key: &FlowKey, connection: &mut Connection, event: &FlowEvent<'_>, at_unix_ns: u64) {
+        let Connection { http, book, client } = connection;
+        let http = http.get_or_insert_with(|| HttpFlow::new(HttpOptions { proxy_protocol: true }));
+        let book = book.get_or_insert_with(|| TapBook::new(self.with_headers));
+        http.handle_event(event, &mut |event| {
+            if let HttpEvent::Client { ip } = &event {
+                *client = Some(*ip);
+            }
+            let client_ip = client.unwrap_or_else(|| rule::ip_of(&key.remote_addr));
+            let Some(record) = book.handle_event(key, client_ip, at_unix_ns, &event) else { return };
+            if self.left > 0 && self.failed.is_none() {
+                self.left = self.left.saturating_sub(1);
+                self.failed = self.writer.write(&record).err();
+            }
+        });
+    }
+}
+
+fn unix_now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
