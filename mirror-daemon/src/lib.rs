@@ -21,6 +21,7 @@ pub mod rewrite;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rule;
 
+pub mod capture;
 pub mod config;
 pub mod replay;
 pub mod telemetry;
