@@ -421,7 +421,7 @@ proptest! {
     fn random_files_never_panic(link in 0..300_u32, rest in prop::collection::vec(any::<u8>(), 0..600)) {
         survives(&rest, Leg::Downstream, &[80]);
         survives(&[classic(link, &[]), rest.clone()].concat(), Leg::Upstream, &[80]);
-        survives(&classic(link, &[rest.clone()]), Leg::Upstream, &[80]);
+        survives(&classic(link, std::slice::from_ref(&rest)), Leg::Upstream, &[80]);
         survives(&[section(false), interface(1, 6, false), rest].concat(), Leg::Downstream, &[80]);
     }
 
