@@ -47,7 +47,8 @@ pub enum DropReason {
     Connect,
     /// The TLS handshake with the shadow failed.
     Tls,
-    /// The shadow closed the connection before the request was written, and one more try was not allowed.
+    /// The shadow closed the connection before the request was written, or before any byte of its answer, and
+    /// one more try was not allowed.
     ShadowClosed,
     /// The request could not be written to the shadow in time.
     WriteTimeout,

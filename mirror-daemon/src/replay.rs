@@ -20,7 +20,9 @@
 //! - When no connection can be made and none is open, the oldest waiting request is booked with the cause
 //!   (`resolve`, `connect`, `tls`) and the breaker counts a failure; when that opens, what waits and what
 //!   comes is shed. While other connections work, a failed one only puts off opening more for a moment.
-//! - Every future here is `Send`; the runtime may have one thread or several. One is cheaper.
+//! - Memory: what waits is bounded by `queue_bytes`; what is in flight by `max_in_flight` bodies of at most
+//!   `buffer_body_bytes` or `stream_window_bytes`; answers are read into one buffer per thread and forgotten.
+//! - Made for a runtime of one thread. Every future is `Send`, so that several would be right, but dearer.
 
 mod body;
 mod breaker;

@@ -165,7 +165,7 @@ fn settle(seat: &mut Seat, outcome: Outcome, is_pooled: bool) -> Next {
         }
         Ending::Aborted(reason) => {
             ledger.lost(reason);
-            if job.accepted_bytes == 0 {
+            if job.accepted_bytes == 0 && !outcome.is_answer_begun {
                 Next::Keep(Verdict::Undecided)
             } else {
                 Next::Close(Verdict::Undecided)

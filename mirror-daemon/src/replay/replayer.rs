@@ -70,7 +70,7 @@ pub struct ShadowStatus {
 
 impl Replayer {
     /// Starts with these shadows; [`ShadowId`] is the index. Connects nowhere until there is a request. The
-    /// connection tasks run on `runtime`, which may be of either flavour; one thread of its own is best.
+    /// connection tasks run on `runtime`, best a current-thread one on a thread of its own.
     ///
     /// # Errors
     /// A shadow's TLS settings are unusable; see [`check_tls`](super::check_tls).
@@ -128,7 +128,8 @@ impl Replayer {
 
     /// Lets what waits and what is in flight go on until `deadline`, and takes more until then; books the
     /// rest as `shutdown`, or as replayed what was fully written. Afterwards every shadow's books balance,
-    /// and what is still offered is booked as `shutdown`.
+    /// and what is still offered is booked as `shutdown`. To be awaited on a tokio runtime with time, this
+    /// one or another.
     pub async fn drain(&self, deadline: Instant) {
         let all: Vec<_> = {
             let present = self.lock();

@@ -3,7 +3,7 @@
 use super::breaker::Verdict;
 use super::job::Job;
 use super::shadow::Shadow;
-use super::state::{Action, SeatId};
+use super::state::{Action, SeatId, State};
 use crate::drop_reason::DropReason;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -122,12 +122,15 @@ impl Seat {
     }
 
     /// Books a request whose fate was never learnt because its task ended.
-    fn book_unfinished(&mut self, closed: Option<DropReason>) {
-        match self.job.take() {
-            Some(job) if job.is_sent => self.shadow.ledger.replayed.increment(),
-            Some(_) => self.shadow.ledger.lost(closed.unwrap_or(DropReason::Shutdown)),
-            None => {}
+    fn book_unfinished(&mut self, state: &mut State) {
+        let Some(job) = self.job.take() else { return };
+        if job.is_sent {
+            self.shadow.ledger.replayed.increment();
+        } else {
+            self.shadow.ledger.lost(state.closed().unwrap_or(DropReason::Shutdown));
         }
+        let (shed, _) = state.handle_verdict(Verdict::Undecided, job.is_probe, Instant::now());
+        self.shadow.ledger.lost_all(shed, DropReason::BreakerOpen);
     }
 }
 
@@ -149,7 +152,7 @@ impl Drop for Seat {
             Place::Ready | Place::Gone => {}
         }
         state.forget(self.id);
-        self.book_unfinished(state.closed());
+        self.book_unfinished(&mut state);
         let action = state.dispatch(&shadow.config, Instant::now());
         shadow.notify_if_quiet(state);
         shadow.act(action);

@@ -117,12 +117,16 @@ impl State {
     /// Finds a taker for the oldest waiting request that has none yet: the hottest idle connection, else a
     /// new one within the limits.
     pub(super) fn dispatch(&mut self, config: &ShadowConfig, now: Instant) -> Action {
-        if self.queue.len() <= self.woken.saturating_add(self.connecting) || self.closed.is_some() {
+        if self.queue.len() <= self.woken || self.closed.is_some() {
             return Action::Nothing;
         }
         if let Some((_, waker)) = self.idle.pop() {
             self.woken = self.woken.saturating_add(1);
             return Action::Wake(waker);
+        }
+        // A connection that is being made will take one, too; but nobody idle waits for it.
+        if self.queue.len() <= self.woken.saturating_add(self.connecting) {
+            return Action::Nothing;
         }
         let most_seats = config.max_connections.min(config.max_in_flight).max(1);
         let established = self.established();

@@ -2,6 +2,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "tests may panic")]
 
 mod balance;
+mod dispatch;
 mod failures;
 mod limits;
 mod pool;

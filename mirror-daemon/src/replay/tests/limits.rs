@@ -68,7 +68,7 @@ async fn breaker_opens_sheds_probes_once_and_closes() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let mut config = config(address);
-    config.breaker = BreakerConfig { failures: 3, open_for: Duration::from_millis(400) };
+    config.breaker = BreakerConfig { failures: 3, open_for: Duration::from_millis(1_500) };
     let mut rig = Rig::new(config);
     for _ in 0..10 {
         rig.offer(get());
@@ -81,7 +81,7 @@ async fn breaker_opens_sheds_probes_once_and_closes() {
     rig.send_and_settle(get()).await;
     assert_eq!(rig.ledger.shed.of(DropReason::BreakerOpen).value(), 8, "what came");
 
-    tokio::time::sleep(Duration::from_millis(450)).await;
+    tokio::time::sleep(Duration::from_millis(1_600)).await;
     let listener = TcpListener::bind(address).await.unwrap();
     for _ in 0..5 {
         rig.offer(get());
