@@ -1,0 +1,12 @@
+//! Tests on the real kernel, in network namespaces of their own. They need root.
+
+// Every function here is a test or helps one: a panic is a failed test.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod lab;
