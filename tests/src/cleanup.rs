@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// How every name begins that this harness gives to something outside its process.
@@ -20,6 +20,7 @@ pub const NETNS_DIR: &str = "/run/netns";
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 static HELD: Mutex<BTreeSet<Held>> = Mutex::new(BTreeSet::new());
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static SWEEP: Once = Once::new();
 
 /// Something to clean. Sorted in the order in which it must go.
@@ -79,10 +80,22 @@ pub fn release_all_at_signals() -> Result<()> {
                 _ = hang_up.recv() => {}
             }
         });
+        INTERRUPTED.store(true, Ordering::SeqCst);
         eprintln!("\ninterrupted: cleaning up");
         release_all();
         std::process::exit(130);
     });
+    Ok(())
+}
+
+/// Fails once a signal has asked for the end: what is made after that would not be cleaned.
+///
+/// # Errors
+/// When [`release_all_at_signals`] was called and a signal has come.
+pub fn fail_if_interrupted() -> Result<()> {
+    if INTERRUPTED.load(Ordering::SeqCst) {
+        bail!("interrupted");
+    }
     Ok(())
 }
 

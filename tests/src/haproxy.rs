@@ -44,7 +44,7 @@ impl Haproxy {
             .args(["-db".into(), "-f".into(), file.into_os_string()])
             .output_to(dir.path().join("output"))
             .in_netns(netns)
-            .end_politely_with_parent()
+            .end_politely()
             .spawn()?;
         let mut haproxy = Self { process, _dir: dir };
         wait::until(&format!("haproxy listens at {listen}"), START_LIMIT, || {

@@ -255,6 +255,7 @@ fn node_script(lab: &str) -> String {
 
 /// Runs lines of `ip`, in a namespace of `ip netns` if one is named.
 fn ip_batch(netns: Option<&str>, script: &str) -> Result<()> {
+    cleanup::fail_if_interrupted()?;
     let mut command = Command::new("ip");
     if let Some(netns) = netns {
         command.args(["-n", netns]);

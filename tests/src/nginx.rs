@@ -159,7 +159,7 @@ impl Nginx {
             .args(["-g", "daemon off;"])
             .output_to(dir.path().join("output"))
             .in_netns(netns)
-            .end_politely_with_parent();
+            .end_politely();
         let mut nginx = Self { process: change(launch).spawn()?, dir };
         nginx.wait_until_listening(netns, &config.listen)?;
         Ok(nginx)

@@ -17,6 +17,9 @@ use crate::cleanup::{self, Held};
 use crate::netns::Netns;
 use crate::wait;
 
+/// How long a process that is asked to end may take before it is killed.
+const POLITE_LIMIT: Duration = Duration::from_secs(2);
+
 /// How a process is to be started.
 #[derive(Debug)]
 pub struct Launch {
@@ -26,7 +29,7 @@ pub struct Launch {
     cgroup: Option<PathBuf>,
     cpu: Option<u32>,
     output: Option<PathBuf>,
-    death_signal: &'static str,
+    polite: bool,
     envs: Vec<(OsString, OsString)>,
 }
 
@@ -41,7 +44,7 @@ impl Launch {
             cgroup: None,
             cpu: None,
             output: None,
-            death_signal: "KILL",
+            polite: false,
             envs: Vec::new(),
         }
     }
@@ -95,10 +98,11 @@ impl Launch {
         self
     }
 
-    /// When the test dies, asks it to end rather than kill it: for programs with children of their own.
+    /// Asks it to end before it is killed, on Drop and when the test dies: for programs with children of
+    /// their own, which only they can reap.
     #[must_use]
-    pub fn end_politely_with_parent(mut self) -> Self {
-        self.death_signal = "TERM";
+    pub fn end_politely(mut self) -> Self {
+        self.polite = true;
         self
     }
 
@@ -108,13 +112,14 @@ impl Launch {
     /// When the program cannot be started.
     pub fn spawn(self) -> Result<Process> {
         let name = self.program.to_string_lossy().into_owned();
-        let output = self.output.clone();
+        cleanup::fail_if_interrupted()?;
+        let (output, polite) = (self.output.clone(), self.polite);
         let mut command = self.command()?;
         command.process_group(0).stdin(Stdio::null());
         let child = spawn_by_lasting_thread(command).with_context(|| format!("cannot start {name}"))?;
         let held = Held::Group(child.id());
         cleanup::hold(held.clone());
-        Ok(Process { name, child, held, output })
+        Ok(Process { name, child, held, output, polite })
     }
 
     /// Runs it to its end and gives what it wrote to stdout.
@@ -134,7 +139,8 @@ impl Launch {
     }
 
     fn command(self) -> Result<Command> {
-        let mut words: Vec<OsString> = vec!["setpriv".into(), "--pdeathsig".into(), self.death_signal.into()];
+        let death_signal = if self.polite { "TERM" } else { "KILL" };
+        let mut words: Vec<OsString> = vec!["setpriv".into(), "--pdeathsig".into(), death_signal.into()];
         if let Some(netns) = self.netns {
             let mut option = OsString::from("--net=");
             option.push(netns);
@@ -167,6 +173,7 @@ pub struct Process {
     child: Child,
     held: Held,
     output: Option<PathBuf>,
+    polite: bool,
 }
 
 impl Process {
@@ -246,6 +253,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.polite {
+            drop(self.stop(POLITE_LIMIT));
+        }
         self.kill();
         cleanup::release(&self.held);
     }

@@ -10,7 +10,7 @@ use super::{Progress, debian};
 use crate::{run, toolchain};
 
 /// What pip installs.
-const PACKAGES: [&str; 2] = ["httpbin", "gunicorn"];
+const PACKAGES: [&str; 2] = ["httpbin==0.10.2", "gunicorn==23.0.0"];
 
 /// The program that serves httpbin, if it was installed.
 pub(crate) fn gunicorn() -> Option<PathBuf> {
