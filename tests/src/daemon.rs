@@ -261,10 +261,11 @@ pub fn binary() -> Result<&'static Path> {
 
 fn build() -> Result<PathBuf> {
     let cargo = option_env!("CARGO").unwrap_or("cargo");
-    let mut launch = Launch::new(cargo).args(["build", "--quiet", "--package", "mirror-daemon"]);
+    let mut launch = Launch::new(cargo).args(["build", "--quiet", "--bin", "mirror-daemon"]);
     if !cfg!(debug_assertions) {
         launch = launch.arg("--release");
     }
+    // No --package: the features would be others than those of the test command, and all be built anew.
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     launch = launch.args(["--manifest-path", manifest, "--message-format", "json"]);
     for line in launch.run()?.lines() {

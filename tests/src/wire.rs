@@ -19,8 +19,10 @@ const READ_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Wire<S = TcpStream> {
     stream: S,
+    /// What was read is from `used` to `end`; the rest is room.
     buffer: Vec<u8>,
     used: usize,
+    end: usize,
 }
 
 /// What is known of a body after it was read.
@@ -47,7 +49,7 @@ pub enum Framing {
 impl<S: Read + Write> Wire<S> {
     /// Takes over a connection.
     pub fn new(stream: S) -> Self {
-        Self { stream, buffer: Vec::new(), used: 0 }
+        Self { stream, buffer: Vec::new(), used: 0, end: 0 }
     }
 
     /// The connection.
@@ -58,7 +60,7 @@ impl<S: Read + Write> Wire<S> {
     /// Bytes that were read and not yet used.
     #[must_use]
     pub fn waiting(&self) -> &[u8] {
-        &self.buffer[self.used..]
+        &self.buffer[self.used..self.end]
     }
 
     /// Reads a head with the empty line that ends it; `None` when the peer closed before its first byte.
@@ -80,8 +82,8 @@ impl<S: Read + Write> Wire<S> {
             Framing::Chunked => return self.read_chunks(sink),
             Framing::UntilClose => {
                 while self.fill()? {
-                    sink(&self.buffer[self.used..]);
-                    self.used = self.buffer.len();
+                    sink(&self.buffer[self.used..self.end]);
+                    self.used = self.end;
                 }
             }
         }
@@ -131,7 +133,7 @@ impl<S: Read + Write> Wire<S> {
     fn read_through(&mut self, end: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut looked = 0;
         loop {
-            let waiting = &self.buffer[self.used..];
+            let waiting = &self.buffer[self.used..self.end];
             let from = looked.min(waiting.len());
             if let Some(at) = waiting[from..].windows(end.len()).position(|window| window == end) {
                 let taken = waiting[..from + at + end.len()].to_vec();
@@ -149,17 +151,18 @@ impl<S: Read + Write> Wire<S> {
 
     /// Reads more; false at the end of the stream.
     fn fill(&mut self) -> Result<bool> {
-        if self.used == self.buffer.len() {
-            self.buffer.clear();
-        } else if self.used > 0 {
-            self.buffer.drain(..self.used);
+        if self.used == self.end {
+            (self.used, self.end) = (0, 0);
+        } else if self.end == self.buffer.len() && self.used > 0 {
+            self.buffer.copy_within(self.used..self.end, 0);
+            (self.used, self.end) = (0, self.end - self.used);
         }
-        self.used = 0;
-        let kept = self.buffer.len();
-        self.buffer.resize(kept + READ_BYTES, 0);
-        let got = self.stream.read(&mut self.buffer[kept..]);
-        self.buffer.truncate(kept + *got.as_ref().unwrap_or(&0));
-        Ok(got? > 0)
+        if self.end == self.buffer.len() {
+            self.buffer.resize(self.end + READ_BYTES, 0);
+        }
+        let got = self.stream.read(&mut self.buffer[self.end..])?;
+        self.end += got;
+        Ok(got > 0)
     }
 }
 

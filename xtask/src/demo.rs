@@ -28,8 +28,7 @@ pub(crate) fn demo(options: &Options) -> Result<()> {
     setup::setup(&needs)?;
     println!("build");
     ebpf::build_ebpf()?;
-    let packages = ["--quiet", "--package", "mirror-daemon", "--package", "mirror-tests", "--bins"];
-    let built = run::build_binaries(&packages, &["mirror-daemon", "mirror-demo"])?;
+    let built = run::build_binaries(&["mirror-daemon", "mirror-demo"])?;
     let [daemon, demo] = built.as_slice() else { anyhow::bail!("cargo built other binaries") };
     let mut command = Command::new(demo);
     command.env("MIRROR_DAEMON", daemon);

@@ -56,13 +56,14 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
-/// Builds packages and gives the path of each binary asked for, in that order.
+/// Builds binaries of the workspace and gives their paths, in the same order.
 ///
 /// # Errors
 /// When the build fails or makes no such binary.
-pub(crate) fn build_binaries(options: &[&str], binaries: &[&str]) -> Result<Vec<PathBuf>> {
+pub(crate) fn build_binaries(binaries: &[&str]) -> Result<Vec<PathBuf>> {
     let mut command = cargo();
-    command.args(["build", "--message-format", "json-render-diagnostics"]).args(options);
+    command.args(["build", "--message-format", "json-render-diagnostics"]);
+    command.args(binaries.iter().flat_map(|binary| ["--bin", binary]));
     let messages: Vec<Value> =
         output(&mut command)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let path_of = |binary: &str| {

@@ -2,11 +2,17 @@
 
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::geteuid;
 
 use crate::setup::{self, Need};
 use crate::{ebpf, run};
+
+/// The variable that names the daemon to test.
+const DAEMON: &str = "MIRROR_DAEMON";
+
+/// The variable that skips the tests that need root, even as root.
+const NO_ROOT: &str = "MIRROR_TESTS_NO_ROOT";
 
 /// The variable that turns a test skipped for want of root into a failure.
 const STRICT: &str = "MIRROR_TESTS_STRICT";
@@ -30,7 +36,7 @@ pub(crate) struct Options {
 /// When a test fails, or set-up does.
 pub(crate) fn test(options: &Options) -> Result<()> {
     if options.no_root {
-        return run::run(&mut cargo_test(options));
+        return run::run(cargo_test(options).env(NO_ROOT, "1"));
     }
     setup::setup(&[Need::Kernel, Need::Peers, Need::KernelBuild])?;
     println!("kernel object");
@@ -44,10 +50,12 @@ pub(crate) fn test(options: &Options) -> Result<()> {
 /// When a test of either fails.
 pub(crate) fn passes(options: &Options) -> Result<()> {
     println!("tests, first pass: everything");
-    let first = run::run(&mut cargo_test(options));
+    let built = run::build_binaries(&["mirror-daemon"])?;
+    let daemon = built.first().context("cargo built nothing")?;
+    let first = run::run(cargo_test(options).env(DAEMON, daemon));
     println!("tests, second pass: on the real kernel with clsact");
     let mut clsact = cargo_test(options);
-    clsact.args(["--package", "mirror-tests", "--test", "netns"]).env(TC_MODE, "clsact");
+    clsact.args(["--test", "netns"]).env(TC_MODE, "clsact").env(DAEMON, daemon);
     let second = run::run(&mut clsact);
     match (first, second) {
         (Ok(()), Ok(())) => Ok(()),
