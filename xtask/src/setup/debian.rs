@@ -46,6 +46,7 @@ pub(super) fn peers() -> Result<()> {
     let progress = Progress::begin("Debian packages: nginx, haproxy, iproute2, wrk, h2load, tshark, ...");
     let missing: Vec<_> = PEERS.iter().filter(|(program, _)| run::find(program).is_none()).collect();
     if missing.is_empty() {
+        ServicesHeld::release_leftover();
         progress.is_there();
         return Ok(());
     }
@@ -56,6 +57,10 @@ pub(super) fn peers() -> Result<()> {
     for service in SERVICES.iter().filter(|name| missing.iter().any(|(program, _)| program == *name)) {
         // Not at boot either. Where there is no init system, there is nothing to switch off.
         drop(run::ask(Command::new("update-rc.d").args([service, "disable"])));
+    }
+    if let Some((program, package)) = missing.iter().find(|(program, _)| run::find(program).is_none()) {
+        let what = format!("the package {package} is installed, and there is still no {program} in PATH");
+        return Err(Impossible::new(what, "add its directory to PATH").into());
     }
     progress.installed();
     Ok(())
@@ -113,13 +118,21 @@ struct ServicesHeld {
 impl ServicesHeld {
     fn hold() -> Result<Self> {
         let path = Path::new(POLICY_FILE);
-        // The user's own policy stands; one of ours may be left from an interrupted run.
-        if path.exists() && std::fs::read_to_string(path).unwrap_or_default() != POLICY {
+        Self::release_leftover();
+        if path.exists() {
+            // The user's own policy stands.
             return Ok(Self { written: false });
         }
         std::fs::write(path, POLICY).with_context(|| format!("cannot write {POLICY_FILE}"))?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
         Ok(Self { written: true })
+    }
+
+    /// Removes a policy of ours that an interrupted run has left: no service would start again.
+    fn release_leftover() {
+        if std::fs::read_to_string(POLICY_FILE).is_ok_and(|text| text == POLICY) {
+            drop(std::fs::remove_file(POLICY_FILE));
+        }
     }
 }
 
