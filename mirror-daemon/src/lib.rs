@@ -25,7 +25,6 @@ pub mod admin;
 pub mod app;
 pub mod capture;
 pub mod cli;
-pub mod capture;
 pub mod config;
 pub mod drain;
 pub mod explain;

@@ -1,6 +1,16 @@
 //! Tests on the real kernel, in network namespaces of their own. They need root: without it they say so and
 //! do nothing, but with `CI=true` they fail.
 
+// Every function here is a test or helps one: a panic is a failed test.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 mod capture;
+mod lab;
 mod place;
 mod traffic;

@@ -2,7 +2,7 @@
 
 use mirror_daemon::capture::pcap::PcapSource;
 use mirror_daemon::config::{Config, ShadowId};
-use mirror_daemon::flow::{FlowKey, SeqNumber, Timestamp};
+use mirror_daemon::flow::{FlowKey, HashSeed, SeqNumber};
 use mirror_daemon::pipeline::{Outlet, Pipeline, View};
 use mirror_daemon::replay::{BodyReader, ShadowBody, ShadowRequest};
 use mirror_daemon::telemetry::Ledger;
@@ -11,20 +11,20 @@ use std::sync::Arc;
 
 /// What a shadow would have got: head, body, trailers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
-    pub shadow: u16,
-    pub head: String,
-    pub body: Vec<u8>,
-    pub trailers: String,
+pub(crate) struct Sent {
+    pub(crate) shadow: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: String,
 }
 
 /// Everything a run made.
-pub struct Outcome {
-    pub sent: Vec<Sent>,
+pub(crate) struct Outcome {
+    pub(crate) sent: Vec<Sent>,
     /// Streamed bodies that were aborted.
-    pub aborted: usize,
-    pub ignored_flows: usize,
-    pub ledger: Arc<Ledger>,
+    pub(crate) aborted: usize,
+    pub(crate) ignored_flows: usize,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 #[derive(Default)]
@@ -44,7 +44,7 @@ impl Outlet for Memory {
 }
 
 /// Runs the pipeline of `config` over what `write` puts into a capture file.
-pub fn run(config: &str, write: impl FnOnce(&mut PcapWriter<Vec<u8>>)) -> Outcome {
+pub(crate) fn run(config: &str, write: impl FnOnce(&mut PcapWriter<Vec<u8>>)) -> Outcome {
     let mut pcap = PcapWriter::new(Vec::new()).expect("a Vec takes all");
     write(&mut pcap);
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -53,17 +53,15 @@ pub fn run(config: &str, write: impl FnOnce(&mut PcapWriter<Vec<u8>>)) -> Outcom
     let config = Arc::new(Config::from_toml(config, "test.toml").expect("the test's configuration is right"));
     let ledger = Arc::new(Ledger::default());
     let view = Arc::new(View::new(0, Arc::clone(&config), &ledger));
-    let mut pipeline = Pipeline::new(view, Arc::clone(&ledger), (1, 2), Memory::default());
-    let mut source = PcapSource::open(file.path(), &config.capture).expect("our own file is right");
-    let mut last = Timestamp::default();
+    let mut pipeline = Pipeline::new(view, Arc::clone(&ledger), HashSeed([1, 2]), Memory::default());
+    let mut source = PcapSource::open(file.path(), config.capture.leg, &config.capture.ports).expect("our own file is right");
     source
         .for_each(|segment| {
-            last = segment.at;
             pipeline.handle_timeout(segment.at);
             pipeline.handle_segment(segment);
         })
         .expect("our own file is right to its end");
-    pipeline.finish(last);
+    pipeline.handle_end();
     let memory = std::mem::take(pipeline.outlet_mut());
     let offered = memory.offered.len();
     let sent: Vec<Sent> = memory.offered.into_iter().filter_map(read_whole).collect();
@@ -71,14 +69,14 @@ pub fn run(config: &str, write: impl FnOnce(&mut PcapWriter<Vec<u8>>)) -> Outcom
 }
 
 /// A connection between two fixed addresses, opened.
-pub fn opened(pcap: &mut PcapWriter<Vec<u8>>) -> Conversation {
+pub(crate) fn opened(pcap: &mut PcapWriter<Vec<u8>>) -> Conversation {
     let mut talk = joined();
     talk.open(pcap).expect("a Vec takes all");
     talk
 }
 
 /// The same connection, without its opening.
-pub fn joined() -> Conversation {
+pub(crate) fn joined() -> Conversation {
     Conversation::new(
         "10.77.0.1:40000".parse().expect("an address"),
         "10.77.0.2:8080".parse().expect("an address"),

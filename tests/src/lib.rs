@@ -1,1 +1,32 @@
-//! Skeleton.
+//! The harness of the tests that use the real kernel, real gateways and real clients.
+//!
+//! [`netns`] builds the network, [`process`] starts programs in it that cannot outlive the test, [`server`] and
+//! [`client`] are the two ends that know exactly what they sent and got, [`nginx`], [`haproxy`] and
+//! [`loadtool`] wrap the real peers, [`daemon`] runs the real binary, and [`bpf`] looks for programs left behind.
+//!
+//! What it leaves out: it does not know how the daemon works inside; it sees what a user sees.
+
+// This is test code: a panic is a failed test, and sums of test sizes do not overflow.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+pub mod bpf;
+pub mod cgroup;
+pub mod cleanup;
+pub mod client;
+pub mod daemon;
+pub mod haproxy;
+pub mod loadtool;
+pub mod netns;
+pub mod nginx;
+pub mod pcap;
+pub mod privilege;
+pub mod process;
+pub mod server;
+pub mod wait;
+pub mod wire;

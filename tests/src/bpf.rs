@@ -1,0 +1,131 @@
+//! Looks for kernel programs: what is attached in a namespace or a cgroup, and what a process holds.
+//!
+//! A test that asserts "nothing is left" should note [`held_by`] the daemon while it lives and ask
+//! [`still_loaded`] afterwards: this says the same whoever else uses BPF on the machine.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::programs::{SchedClassifier, TcAttachType};
+use serde_json::Value;
+
+use crate::netns::Netns;
+use crate::process::Launch;
+
+/// Programs and links that a process has open, by their ids in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeldObjects {
+    /// Program ids.
+    pub programs: BTreeSet<u64>,
+    /// Link ids.
+    pub links: BTreeSet<u64>,
+    /// Map ids.
+    pub maps: BTreeSet<u64>,
+}
+
+/// What process `pid` has open.
+///
+/// # Errors
+/// When the process is gone.
+pub fn held_by(pid: u32) -> Result<HeldObjects> {
+    let dir = format!("/proc/{pid}/fdinfo");
+    let mut held = HeldObjects::default();
+    for entry in std::fs::read_dir(&dir).with_context(|| format!("no process {pid}"))? {
+        // A descriptor may be closed between listing and reading.
+        let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+        let number = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+        if let Some(link) = number("link_id:") {
+            held.links.insert(link);
+        } else if let Some(map) = number("map_id:") {
+            held.maps.insert(map);
+        } else if let Some(program) = number("prog_id:") {
+            held.programs.insert(program);
+        }
+    }
+    Ok(held)
+}
+
+/// What of `held` the kernel still has. The kernel frees with a delay: ask until it is empty.
+///
+/// # Errors
+/// When bpftool fails.
+pub fn still_loaded(held: &HeldObjects) -> Result<HeldObjects> {
+    let kept = |kind: &str, ids: &BTreeSet<u64>| -> Result<BTreeSet<u64>> {
+        let listed = bpftool(&Netns::own(), &[kind, "show"])?;
+        let loaded = listed.as_array().into_iter().flatten().filter_map(|object| object["id"].as_u64());
+        Ok(loaded.filter(|id| ids.contains(id)).collect())
+    };
+    Ok(HeldObjects {
+        programs: kept("prog", &held.programs)?,
+        links: kept("link", &held.links)?,
+        maps: kept("map", &held.maps)?,
+    })
+}
+
+impl HeldObjects {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.programs.is_empty() && self.links.is_empty() && self.maps.is_empty()
+    }
+}
+
+/// Every program attached to an interface of `netns`, by TCX link, clsact filter or XDP: one line each.
+///
+/// # Errors
+/// When bpftool or the kernel refuses to tell.
+pub fn attached_in(netns: &Netns) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for interface in netns.interfaces()? {
+        for (side, label) in [(TcAttachType::Ingress, "ingress"), (TcAttachType::Egress, "egress")] {
+            // Kernels below 6.6 have no TCX to ask about.
+            let Ok((_, programs)) = netns.run(|| SchedClassifier::query_tcx(&interface, side))? else {
+                continue;
+            };
+            for program in programs {
+                let name = program.name_as_str().unwrap_or("?");
+                found.push(format!("tcx {label} on {interface}: {name} (id {})", program.id()));
+            }
+        }
+    }
+    for (kind, attached) in
+        bpftool(netns, &["net", "show"])?.as_array().into_iter().flatten().flat_map(by_kind)
+    {
+        found.push(format!("{kind}: {attached}"));
+    }
+    Ok(found)
+}
+
+/// Every program attached to a cgroup or one below it: one line each.
+///
+/// # Errors
+/// When bpftool refuses to tell.
+pub fn attached_to_cgroup(cgroup: &Path) -> Result<Vec<String>> {
+    let path = cgroup.to_str().context("the path is no text")?;
+    let tree = bpftool(&Netns::own(), &["cgroup", "tree", path])?;
+    let mut found = Vec::new();
+    for group in tree.as_array().into_iter().flatten() {
+        for program in group["programs"].as_array().into_iter().flatten() {
+            found.push(format!("{} on {}: {}", program["attach_type"], group["cgroup"], program["name"]));
+        }
+    }
+    Ok(found)
+}
+
+fn by_kind(net: &Value) -> Vec<(String, &Value)> {
+    // Flow dissectors belong to nobody here, and TCX was asked for before (newer bpftools list it under "tc").
+    ["xdp", "tc"]
+        .iter()
+        .flat_map(|kind| net[*kind].as_array().into_iter().flatten().map(|found| ((*kind).to_owned(), found)))
+        .filter(|(_, found)| !found["kind"].as_str().is_some_and(|kind| kind.starts_with("tcx")))
+        .collect()
+}
+
+fn bpftool(netns: &Netns, words: &[&str]) -> Result<Value> {
+    let text = Launch::new("bpftool").arg("-j").args(words.iter().copied()).in_netns(netns).run()?;
+    if text.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_str(&text).with_context(|| format!("bpftool said {text:?}"))
+}

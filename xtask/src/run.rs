@@ -1,0 +1,84 @@
+//! Running other programs.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+/// The root of the workspace.
+pub(crate) fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The cargo that runs this program.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Runs a program whose output the user sees.
+///
+/// # Errors
+/// When it cannot be started or fails.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {}", name(command)))?;
+    if !status.success() {
+        bail!("{} failed: {status}", line(command));
+    }
+    Ok(())
+}
+
+/// Runs a program and gives what it wrote to stdout; its stderr is the user's.
+///
+/// # Errors
+/// When it cannot be started or fails.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    let done = command.output().with_context(|| format!("cannot start {}", name(command)))?;
+    if !done.status.success() {
+        bail!("{} failed: {}", line(command), done.status);
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+/// As [`output`], with stderr thrown away: for questions whose answer may be no.
+pub(crate) fn ask(command: &mut Command) -> Option<String> {
+    let done = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+/// The path of a program, looked for in PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
+}
+
+/// Builds binaries of the workspace and gives their paths, in the same order.
+///
+/// # Errors
+/// When the build fails or makes no such binary.
+pub(crate) fn build_binaries(binaries: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut command = cargo();
+    command.args(["build", "--message-format", "json-render-diagnostics"]);
+    command.args(binaries.iter().flat_map(|binary| ["--bin", binary]));
+    let messages: Vec<Value> =
+        output(&mut command)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let path_of = |binary: &str| {
+        let mut of_it = messages.iter().filter(|m| m.pointer("/target/name").is_some_and(|n| n == binary));
+        let path = of_it.find_map(|message| message.get("executable")?.as_str().map(PathBuf::from));
+        path.with_context(|| format!("cargo built no {binary}"))
+    };
+    binaries.iter().map(|binary| path_of(binary)).collect()
+}
+
+fn name(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,76 @@
+//! Every test: the pure ones, the ones on the real kernel, and these once more with clsact forced.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::geteuid;
+
+use crate::setup::{self, Need};
+use crate::{ebpf, run};
+
+/// The variable that names the daemon to test.
+const DAEMON: &str = "MIRROR_DAEMON";
+
+/// The variable that skips the tests that need root, even as root.
+const NO_ROOT: &str = "MIRROR_TESTS_NO_ROOT";
+
+/// The variable that turns a test skipped for want of root into a failure.
+const STRICT: &str = "MIRROR_TESTS_STRICT";
+
+/// The variable that says how TC programs are attached.
+const TC_MODE: &str = "MIRROR_TC_MODE";
+
+/// What to test.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Options {
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+    /// Only the tests that need no root, no kernel programs and no set-up.
+    #[arg(long)]
+    no_root: bool,
+}
+
+/// Runs them.
+///
+/// # Errors
+/// When a test fails, or set-up does.
+pub(crate) fn test(options: &Options) -> Result<()> {
+    if options.no_root {
+        return run::run(cargo_test(options).env(NO_ROOT, "1"));
+    }
+    setup::setup(&[Need::Kernel, Need::Peers, Need::KernelBuild])?;
+    println!("kernel object");
+    println!("  {}", ebpf::build_ebpf()?.display());
+    passes(options)
+}
+
+/// Both passes; the second is done even when the first fails, so that one run shows everything.
+///
+/// # Errors
+/// When a test of either fails.
+pub(crate) fn passes(options: &Options) -> Result<()> {
+    println!("tests, first pass: everything");
+    let built = run::build_binaries(&["mirror-daemon"])?;
+    let daemon = built.first().context("cargo built nothing")?;
+    let first = run::run(cargo_test(options).env(DAEMON, daemon));
+    println!("tests, second pass: on the real kernel with clsact");
+    let mut clsact = cargo_test(options);
+    clsact.args(["--test", "netns"]).env(TC_MODE, "clsact").env(DAEMON, daemon);
+    let second = run::run(&mut clsact);
+    match (first, second) {
+        (Ok(()), Ok(())) => Ok(()),
+        (Err(failure), Ok(())) => Err(failure.context("the first pass failed")),
+        (Ok(()), Err(failure)) => Err(failure.context("the pass with clsact failed")),
+        (Err(first), Err(second)) => bail!("both passes failed: {first:#}; {second:#}"),
+    }
+}
+
+/// `cargo test`, with the filter behind whatever options are still added: cargo takes them in any order.
+fn cargo_test(options: &Options) -> Command {
+    let mut command = run::cargo();
+    command.args(["test", "--no-fail-fast"]).args(&options.filter).env_remove(TC_MODE);
+    if geteuid().is_root() && !options.no_root {
+        command.env(STRICT, "1");
+    }
+    command
+}
