@@ -73,7 +73,6 @@ pub(crate) fn restart_with_tool_path() -> Result<()> {
 ///
 /// # Errors
 /// When there is none: set-up has not been done.
-#[allow(dead_code, reason = "for build_ebpf")]
 pub(crate) fn ebpf_toolchain() -> Result<EbpfToolchain> {
     let usable = |chain: &EbpfToolchain| chain.has_sources && llvm_prefix(chain.llvm_major).is_some();
     active().filter(usable).or_else(|| debian().filter(usable)).ok_or_else(|| {
