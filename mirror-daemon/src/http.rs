@@ -15,10 +15,15 @@
 //!
 //! Several requests can be open at once only in HTTP/2, and in HTTP/1 when earlier ones are still held.
 
+mod connection;
+mod detect;
 mod h1;
 pub mod message;
+#[cfg(test)]
+mod tests;
 
-pub use h1::{AnswerDecoder, AnswerError, AnswerProgress, AnswerSummary};
+pub use connection::{HttpFlow, HttpOptions};
+pub use h1::{AnswerDecoder, AnswerError, AnswerProgress, AnswerSummary, HELD_TIMEOUT, MAX_HELD_BYTES};
 pub use message::{BodyLength, Field, RequestHead, Version};
 
 use crate::drop_reason::DropReason;

@@ -79,6 +79,11 @@ impl Section {
         &self.bytes
     }
 
+    /// Bytes on the heap.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// The buffered bytes, which leave the section empty and without memory.
     pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
@@ -106,6 +111,7 @@ impl Section {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 

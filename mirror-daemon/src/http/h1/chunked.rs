@@ -145,6 +145,7 @@ impl ChunkedDecoder {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 

@@ -1,4 +1,115 @@
-//! Values of the header fields that frame messages (RFC 9112, 6).
+//! What header fields say of a message's framing and of the connection (RFC 9112, 6 and 9; RFC 9110, 7.8).
+
+use crate::drop_reason::DropReason;
+use crate::http::{BodyLength, Field, Version};
+
+/// How a request asks to leave HTTP/1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UpgradeKind {
+    /// `Upgrade`, named by `Connection`: a 101 answer leaves HTTP/1 (RFC 9110, 7.8).
+    Upgrade,
+    /// CONNECT: a 2xx answer opens a tunnel (RFC 9110, 9.3.6).
+    Connect,
+}
+
+impl UpgradeKind {
+    /// True when a final answer with `status` leaves HTTP/1.
+    pub(super) const fn is_switched_by(self, status: u16) -> bool {
+        match self {
+            Self::Upgrade => status == 101,
+            Self::Connect => matches!(status, 101 | 200..=299),
+        }
+    }
+}
+
+/// The length of a request's body (RFC 9112, 6.3).
+///
+/// # Errors
+/// [`DropReason::Smuggling`] where two servers could see two lengths; [`DropReason::UnsupportedProtocol`] for codings
+/// other than chunked, whose content could not be described truly to the shadow; [`DropReason::Malformed`]
+/// for several Host fields (RFC 9112, 3.2).
+pub(super) fn request_body(version: Version, fields: &[Field<'_>]) -> Result<BodyLength, DropReason> {
+    let mut length = None;
+    let mut codings: Option<Codings> = None;
+    let mut hosts = 0_u8;
+    for field in fields {
+        // The lengths of the three names are a cheap first look.
+        match field.name.len() {
+            4 if field.is("host") => hosts = hosts.saturating_add(1),
+            14 if field.is("content-length") => {
+                let value = content_length(field.value).ok_or(DropReason::Smuggling)?;
+                if length.is_some_and(|length| length != value) {
+                    return Err(DropReason::Smuggling);
+                }
+                length = Some(value);
+            }
+            17 if field.is("transfer-encoding") => codings.get_or_insert_default().extend(field.value),
+            _ => {}
+        }
+    }
+    if hosts > 1 {
+        return Err(DropReason::Malformed);
+    }
+    match (codings, length) {
+        (None, None) => Ok(BodyLength::None),
+        (None, Some(bytes)) => Ok(BodyLength::Known(bytes)),
+        (Some(_), Some(_)) => Err(DropReason::Smuggling),
+        (Some(_), None) if version == Version::Http10 => Err(DropReason::Smuggling),
+        (Some(codings), None) => codings.length(),
+    }
+}
+
+/// The members of all Transfer-Encoding fields together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Codings {
+    total: u32,
+    chunked: u32,
+    last_is_chunked: bool,
+}
+
+impl Codings {
+    fn extend(&mut self, value: &[u8]) {
+        for coding in list(value) {
+            self.last_is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+            self.chunked = self.chunked.saturating_add(self.last_is_chunked.into());
+            self.total = self.total.saturating_add(1);
+        }
+    }
+
+    fn length(self) -> Result<BodyLength, DropReason> {
+        match (self.last_is_chunked, self.chunked, self.total) {
+            (true, 1, 1) => Ok(BodyLength::Chunked),
+            (true, 1, _) => Err(DropReason::UnsupportedProtocol),
+            _ => Err(DropReason::Smuggling),
+        }
+    }
+}
+
+/// Whether, and how, the request asks to leave HTTP/1.
+pub(super) fn upgrade(method: &str, version: Version, fields: &[Field<'_>]) -> Option<UpgradeKind> {
+    if method == "CONNECT" {
+        return Some(UpgradeKind::Connect);
+    }
+    let names_upgrade = |field: &Field<'_>| {
+        field.is("connection") && list(field.value).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+    };
+    let asks = version == Version::Http11
+        && fields.iter().any(|field| field.is("upgrade"))
+        && fields.iter().any(names_upgrade);
+    asks.then_some(UpgradeKind::Upgrade)
+}
+
+/// `Expect: 100-continue` (RFC 9110, 10.1.1).
+pub(super) fn expects_continue(fields: &[Field<'_>]) -> bool {
+    fields.iter().any(|field| field.is("expect") && field.value.eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// True for the names whose values decide where a message ends or whom it is for.
+pub(super) fn is_framing_name(name: &[u8]) -> bool {
+    [&b"content-length"[..], b"transfer-encoding", b"host", b"connection"]
+        .iter()
+        .any(|framing| name.eq_ignore_ascii_case(framing))
+}
 
 /// The members of a comma-separated list without white space around them; empty members are left out
 /// (RFC 9110, 5.6.1).
@@ -21,4 +132,72 @@ fn digits(text: &[u8]) -> Option<u64> {
         number = number.checked_mul(10)?.checked_add(digit.into())?;
     }
     (!text.is_empty()).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(of: &[(&'static str, &'static str)]) -> Vec<Field<'static>> {
+        of.iter().map(|(name, value)| Field { name, value: value.as_bytes(), line: b"" }).collect()
+    }
+
+    fn body(of: &[(&'static str, &'static str)]) -> Result<BodyLength, DropReason> {
+        request_body(Version::Http11, &fields(of))
+    }
+
+    const CL: &str = "Content-Length";
+    const TE: &str = "transfer-encoding";
+
+    #[test]
+    fn one_length_or_equal_lengths_are_right() {
+        assert_eq!(body(&[]), Ok(BodyLength::None));
+        assert_eq!(body(&[(CL, "007")]), Ok(BodyLength::Known(7)));
+        assert_eq!(body(&[(CL, "5, 5"), (CL, "5")]), Ok(BodyLength::Known(5)));
+        assert_eq!(body(&[(CL, "18446744073709551615")]), Ok(BodyLength::Known(u64::MAX)));
+        assert_eq!(body(&[(TE, "CHUNKED")]), Ok(BodyLength::Chunked));
+    }
+
+    #[test]
+    fn ambiguous_lengths_are_smuggling() {
+        let cases: [&[(&str, &str)]; 17] = [
+            &[(CL, "5"), (TE, "chunked")],
+            &[(CL, "5"), (CL, "6")],
+            &[(CL, "5, 6")],
+            &[(CL, "5,")],
+            &[(CL, "")],
+            &[(CL, "+5")],
+            &[(CL, "-5")],
+            &[(CL, "5 5")],
+            &[(CL, "0x5")],
+            &[(CL, "18446744073709551616")],
+            &[(TE, "")],
+            &[(TE, "xchunked")],
+            &[(TE, "chunked, identity")],
+            &[(TE, "chunked"), (TE, "chunked")],
+            &[(TE, "chunked;q=1")],
+            &[(TE, "identity")],
+            &[(TE, "chunked"), (TE, "gzip")],
+        ];
+        for case in cases {
+            assert_eq!(body(case), Err(DropReason::Smuggling), "{case:?}");
+        }
+        let old = request_body(Version::Http10, &fields(&[(TE, "chunked")]));
+        assert_eq!(old, Err(DropReason::Smuggling));
+    }
+
+    #[test]
+    fn other_codings_are_not_supported() {
+        assert_eq!(body(&[(TE, "gzip, chunked")]), Err(DropReason::UnsupportedProtocol));
+        assert_eq!(body(&[(TE, "gzip"), (TE, "chunked")]), Err(DropReason::UnsupportedProtocol));
+    }
+
+    #[test]
+    fn upgrade_needs_connection_and_http_1_1() {
+        let asks = fields(&[("Upgrade", "websocket"), ("Connection", "keep-alive, Upgrade")]);
+        assert_eq!(upgrade("GET", Version::Http11, &asks), Some(UpgradeKind::Upgrade));
+        assert_eq!(upgrade("GET", Version::Http10, &asks), None);
+        assert_eq!(upgrade("GET", Version::Http11, &asks[..1]), None);
+        assert_eq!(upgrade("CONNECT", Version::Http11, &[]), Some(UpgradeKind::Connect));
+    }
 }
