@@ -124,6 +124,17 @@ impl HttpFlow {
         }
     }
 
+    /// Bytes allocated behind this value, for the caller's total bound: what is kept of a head or trailer section in
+    /// pieces, or behind an undecided upgrade.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        match &self.decoder {
+            Decoder::Detecting(detect) => detect.allocated_bytes(),
+            Decoder::Http1(h1) => h1.allocated_bytes(),
+            Decoder::PassedOver => 0,
+        }
+    }
+
     fn handle_request_bytes(&mut self, chunk: &Chunk<'_>, on_event: &mut impl FnMut(HttpEvent<'_>)) {
         match &mut self.decoder {
             Decoder::Http1(h1) => h1.handle_chunk(chunk, on_event),

@@ -94,6 +94,10 @@ impl Detect {
         Some(Found { protocol, bytes: Rest::Buffered(bytes, start) })
     }
 
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.pending.capacity()
+    }
+
     /// Bytes used up, and the protocol, if it is decided.
     fn decide(&mut self, bytes: &[u8], mut client: impl FnMut(IpAddr)) -> (usize, Option<Protocol>) {
         let mut used = 0_usize;

@@ -40,7 +40,7 @@ pub(super) use request_line::{Plausible, request_line};
 use self::answers::{AnswerHeads, AnswerSight, Sighting};
 use self::blank_line::Section;
 use self::chunked::ChunkedDecoder;
-use self::resync::{PROOFS_JOINED, Resync};
+use self::resync::Resync;
 use self::upgrade::UpgradeWait;
 use super::{HttpEvent, RequestNumber};
 use crate::flow::{Chunk, Glimpse, SeqNumber, Timestamp};
@@ -64,18 +64,8 @@ pub(super) struct Http1 {
     answers: AnswerSight,
     /// Requests whose final answer has not been seen. Too high where answers hide in the middle of segments.
     unanswered: u32,
-    client: Client,
     /// Set while framing is not trusted.
     resync: Option<Box<Resync>>,
-}
-
-/// What is known of the client's habits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Client {
-    /// Known from its first byte, and has never sent a request before the last one was answered.
-    Sequential,
-    /// Pipelines, or may have before it was joined.
-    MayPipeline,
 }
 
 #[derive(Debug)]
@@ -138,24 +128,16 @@ struct Place {
 impl Http1 {
     /// A connection that is known from its first byte.
     pub(super) fn from_start() -> Self {
-        Self::new(State::head(), Client::Sequential, None)
+        Self::new(State::head(), None)
     }
 
     /// A connection that was joined somewhere.
     pub(super) fn joined() -> Self {
-        Self::new(State::Seeking, Client::MayPipeline, Some(Box::new(Resync::new(PROOFS_JOINED))))
+        Self::new(State::Seeking, Some(Box::default()))
     }
 
-    fn new(state: State, client: Client, resync: Option<Box<Resync>>) -> Self {
-        Self {
-            state,
-            cursor: None,
-            next_number: 0,
-            answers: AnswerSight::default(),
-            unanswered: 0,
-            client,
-            resync,
-        }
+    fn new(state: State, resync: Option<Box<Resync>>) -> Self {
+        Self { state, cursor: None, next_number: 0, answers: AnswerSight::default(), unanswered: 0, resync }
     }
 
     /// Bytes of the request direction.
@@ -231,6 +213,22 @@ impl Http1 {
         {
             request.fate = Fate::BodyIgnored;
         }
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        let resync_bytes = self.resync.as_ref().map_or(0, |resync| size_of_val(resync.as_ref()));
+        let upgrade_bytes =
+            |request: &OpenRequest| request.upgrade.as_ref().map_or(0, |wait| wait.allocated_bytes());
+        let state_bytes = match &self.state {
+            State::Head(section) => section.allocated_bytes(),
+            State::Body(request, BodyFraming::Trailers(section)) => {
+                section.allocated_bytes().saturating_add(upgrade_bytes(request))
+            }
+            State::Body(request, _) | State::Undecided(request) => upgrade_bytes(request),
+            State::Seeking | State::AwaitingProof | State::Over => 0,
+        };
+        state_bytes.saturating_add(resync_bytes)
     }
 
     /// Takes bytes through the states.

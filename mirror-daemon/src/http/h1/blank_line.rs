@@ -79,6 +79,11 @@ impl Section {
         &self.bytes
     }
 
+    /// Bytes on the heap.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// The buffered bytes, which leave the section empty and without memory.
     pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)

@@ -1,7 +1,6 @@
 //! What holes and ends of the connection cost.
 
-use super::resync::{PROOFS_JOINED, PROOFS_KNOWN, Resync};
-use super::{BodyFraming, Client, Emit, Fate, Http1, State};
+use super::{BodyFraming, Emit, Fate, Http1, State};
 use crate::drop_reason::DropReason;
 use crate::flow::{CloseCause, SeqNumber};
 use crate::http::HttpEvent;
@@ -39,12 +38,8 @@ impl Http1 {
             self.drop_candidate(emit);
             return;
         }
-        // The answer to the request that is open is awaited in any case.
-        let awaited = u32::from(matches!(self.state, State::Body(..)));
         self.drop_open(reason, emit);
-        let is_sequential = self.client == Client::Sequential && self.unanswered <= awaited;
-        let proofs = if is_sequential { PROOFS_KNOWN } else { PROOFS_JOINED };
-        self.resync = Some(Box::new(Resync::new(proofs)));
+        self.resync = Some(Box::default());
         self.answers.forget();
         self.state = State::Seeking;
     }

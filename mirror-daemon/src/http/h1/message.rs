@@ -4,7 +4,7 @@ use super::blank_line::{Section, SectionStep};
 use super::chunked::{ChunkedDecoder, ChunkedPiece};
 use super::head::{self, HeadTraits};
 use super::upgrade::UpgradeWait;
-use super::{BodyFraming, Client, Emit, Fate, Http1, OpenRequest, Place, Plausible, State, request_line};
+use super::{BodyFraming, Emit, Fate, Http1, OpenRequest, Place, Plausible, State, request_line};
 use crate::drop_reason::DropReason;
 use crate::flow::SeqNumber;
 use crate::http::{BodyLength, HttpEvent, MAX_HEAD_BYTES, RequestNumber};
@@ -89,9 +89,6 @@ impl Http1 {
             None
         } else {
             let ahead = self.unanswered;
-            if ahead > 0 {
-                self.client = Client::MayPipeline;
-            }
             self.unanswered = ahead.saturating_add(1);
             traits.upgrade.map(|kind| Box::new(UpgradeWait::new(kind, ahead, place.seq, place.ack, place.at)))
         };

@@ -9,10 +9,10 @@
 //! - **after**: the very next bytes of the answer stream are a final answer head, sent when exactly the
 //!   candidate's last byte had been received.
 //!
-//! Where the client is known from its first byte and never pipelined, and no other answer was outstanding
-//! when framing was lost, one such candidate is proof ([`PROOFS_KNOWN`]). Otherwise an earlier request may have been outstanding,
-//! whose answer would pass for the one *before* a candidate at the start of an upload's body; so two such
-//! exchanges in a row are asked for, and the second is released ([`PROOFS_JOINED`]).
+//! One such exchange is not enough: had the client pipelined a request and the head of an upload, the answer to
+//! that request would be the *before* of a candidate at the start of the upload's body, and the upload's own
+//! answer its *after*. So [`PROOFS_WANTED`] such exchanges in a row are asked for, each starting where the one
+//! before ended, and the last is released.
 //!
 //! A candidate without *before* is followed to its end all the same, so that requests within its body
 //! are not taken for candidates, and so that it is counted. What follows a candidate directly, in the same
@@ -37,16 +37,14 @@ use crate::drop_reason::DropReason;
 use crate::flow::{Glimpse, SeqNumber, Timestamp};
 use crate::http::{HttpEvent, RequestNumber};
 
-/// Proven exchanges in a row that make framing trusted again where the client is known not to pipeline.
-pub(super) const PROOFS_KNOWN: u8 = 1;
-/// The same where nothing is known of the client.
-pub(super) const PROOFS_JOINED: u8 = 2;
+/// Proven exchanges in a row that make framing trusted again.
+pub(super) const PROOFS_WANTED: u8 = 2;
 
 /// What is known while framing is not.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Resync {
-    proofs_wanted: u8,
-    proofs_left: u8,
+    /// Proven exchanges in a row so far, below [`PROOFS_WANTED`].
+    proofs: u8,
     /// Where the last followed message ended: what comes there is a candidate too.
     boundary: Option<Boundary>,
     /// The candidate being read, or waiting for its answer.
@@ -84,12 +82,6 @@ enum Verdict {
     Proven { status: u16 },
 }
 
-impl Resync {
-    pub(super) fn new(proofs_wanted: u8) -> Self {
-        Self { proofs_wanted, proofs_left: proofs_wanted, boundary: None, candidate: None }
-    }
-}
-
 impl Candidate {
     pub(super) fn timeout(&self) -> Timestamp {
         self.since.after(HELD_TIMEOUT)
@@ -122,13 +114,13 @@ impl Http1 {
         let Some(resync) = &mut self.resync else { return rest.len() };
         let boundary = resync.boundary.take().filter(|boundary| boundary.at == place.seq);
         if !(place.at_segment_start || boundary.is_some()) || request_line(rest) == Plausible::No {
-            resync.proofs_left = resync.proofs_wanted;
+            resync.proofs = 0;
             return rest.len();
         }
         let is_over = place.at_segment_start && self.answers.turn_is_over(place.seq, place.ack);
         let has_before = is_over || boundary.is_some_and(|boundary| boundary.has_before);
         if !(has_before && boundary.is_some_and(|boundary| boundary.is_proven || boundary.has_before)) {
-            resync.proofs_left = resync.proofs_wanted;
+            resync.proofs = 0;
         }
         resync.candidate = Some(Candidate {
             number: None,
@@ -158,13 +150,13 @@ impl Http1 {
     /// Gives up a candidate whose end is known, and takes what comes there for the next one.
     pub(super) fn follow_candidate(&mut self, emit: &mut Emit<'_>) {
         let Some(resync) = &mut self.resync else { return };
-        let (proofs_left, candidate) = (resync.proofs_left, resync.candidate);
+        let (proofs, candidate) = (resync.proofs, resync.candidate);
         self.drop_candidate(emit);
         let Some((candidate, resync)) = candidate.zip(self.resync.as_mut()) else { return };
         if let Some(at) = candidate.end {
             let has_before = candidate.has_before;
             resync.boundary = Some(Boundary { at, has_before, is_proven: false });
-            resync.proofs_left = proofs_left;
+            resync.proofs = proofs;
         }
     }
 
@@ -172,7 +164,7 @@ impl Http1 {
     pub(super) fn drop_candidate(&mut self, emit: &mut Emit<'_>) {
         let Some(resync) = &mut self.resync else { return };
         self.state = State::Seeking;
-        resync.proofs_left = resync.proofs_wanted;
+        resync.proofs = 0;
         resync.boundary = None;
         if let Some(number) = resync.candidate.take().and_then(|candidate| candidate.number) {
             emit(HttpEvent::Dropped { number, reason: DropReason::UnprovenBoundary });
@@ -196,15 +188,15 @@ impl Http1 {
         else {
             return;
         };
-        let proofs_left = resync.proofs_left.saturating_sub(1);
+        let proofs = resync.proofs.saturating_add(1);
         if candidate.upgrade.is_some_and(|kind| kind.is_switched_by(status)) {
             self.switched(candidate.number, emit);
             return;
         }
-        if proofs_left > 0 {
+        if proofs < PROOFS_WANTED {
             self.drop_candidate(emit);
             if let Some(resync) = &mut self.resync {
-                resync.proofs_left = proofs_left;
+                resync.proofs = proofs;
                 resync.boundary = Some(Boundary { at, has_before: false, is_proven: true });
             }
             return;

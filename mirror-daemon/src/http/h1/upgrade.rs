@@ -47,6 +47,15 @@ impl UpgradeWait {
         Self { kind, ahead, head_end, answer_from, since, held: Held::Nothing }
     }
 
+    /// Bytes on the heap, this value's own included.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        let held_bytes = match &self.held {
+            Held::Bytes(bytes, _) => bytes.capacity(),
+            Held::Nothing | Held::Lost => 0,
+        };
+        size_of::<Self>().saturating_add(held_bytes)
+    }
+
     /// Whether `head` decides, and how: true when HTTP/1 was left.
     fn decide(&mut self, head: AnswerHead, ack: SeqNumber) -> Option<bool> {
         if head.is_interim() {

@@ -144,6 +144,7 @@ async fn name_is_resolved_again_and_connections_to_a_vanished_address_go() {
     let second = TcpListener::bind(("127.0.0.2", address.port())).await.unwrap();
     let mut config = config(address);
     config.endpoint.host = EndpointHost::Name("shadow.test".to_owned());
+    config.max_connections = 1;
     let names = fixed(1);
     let mut rig = Rig::with_resolver(config, Resolver::Fixed(Arc::clone(&names)));
     let served_first = tokio::spawn(async move {

@@ -130,6 +130,7 @@ async fn overrun_behind_a_slow_reader_is_booked_at_once_and_looks_broken() {
     let (writer, reader) = body_channel(64 * 1024);
     rig.send(chunked(ShadowBody::Streaming(reader)));
     let (mut stream, _) = listener.accept().await.unwrap();
+    stream.readable().await.unwrap();
     let piece = Bytes::from(vec![b'x'; 16 * 1024]);
     let mut overrun = Ok(());
     until(|| {
