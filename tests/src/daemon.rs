@@ -22,7 +22,7 @@ use crate::wait;
 pub const BINARY: &str = "MIRROR_DAEMON";
 
 /// The variable that says how TC programs are attached (`tcx`, `clsact`); `cargo xtask test` sets it for its
-/// second pass. It becomes `capture.tc_mode` where a test does not say otherwise.
+/// second pass. It becomes `capture.attach` where a test does not say otherwise.
 pub const TC_MODE: &str = "MIRROR_TC_MODE";
 
 /// How long the daemon may take to attach and be ready.
@@ -287,7 +287,7 @@ struct Config<'a> {
 impl Config<'_> {
     fn text(&self) -> String {
         let mode = match std::env::var(TC_MODE) {
-            Ok(mode) if !self.toml.contains("tc_mode") => format!("[capture]\ntc_mode = \"{mode}\""),
+            Ok(mode) if !self.toml.contains("attach =") => format!("[capture]\nattach = \"{mode}\""),
             _ => "[capture]".to_owned(),
         };
         format!("{}\n[admin]\nlisten = \"{}\"\n", self.toml.replacen("[capture]", &mode, 1), self.admin)
