@@ -145,7 +145,9 @@ impl Rtnetlink {
         put_attribute(&mut body, TCA_KIND, b"clsact\0");
         match self.ask("add a clsact qdisc", RTM_NEWQDISC, NLM_F_ACK | NLM_F_NEW, &body, |_, _| ()) {
             Ok(()) => Ok(true),
-            Err(CaptureError::Netlink { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(CaptureError::Netlink { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }
@@ -190,8 +192,7 @@ impl Rtnetlink {
 impl Filter {
     /// From the body of an `RTM_NEWTFILTER`; `None` for the line that only names a chain.
     fn from_message(body: &[u8]) -> Option<Self> {
-        let mut filter =
-            Self { handle: u32_at(body, 8)?, tcm_info: u32_at(body, 16)?, ..Self::default() };
+        let mut filter = Self { handle: u32_at(body, 8)?, tcm_info: u32_at(body, 16)?, ..Self::default() };
         if filter.handle == 0 {
             return None;
         }
@@ -229,9 +230,7 @@ fn is_absent(error: &io::Error) -> bool {
 fn acknowledged(what: &'static str, body: &[u8]) -> Result<(), CaptureError> {
     match u32_at(body, 0).map(|errno| errno.cast_signed().saturating_neg()) {
         Some(0) => Ok(()),
-        Some(errno) => {
-            Err(CaptureError::Netlink { what, source: io::Error::from_raw_os_error(errno) })
-        }
+        Some(errno) => Err(CaptureError::Netlink { what, source: io::Error::from_raw_os_error(errno) }),
         None => Err(CaptureError::Netlink { what, source: io::ErrorKind::UnexpectedEof.into() }),
     }
 }
@@ -329,6 +328,8 @@ mod tests {
     fn a_refusal_carries_its_errno() {
         assert!(acknowledged("x", &0_i32.to_ne_bytes()).is_ok());
         let refused = acknowledged("x", &(-1_i32).to_ne_bytes());
-        assert!(matches!(refused, Err(CaptureError::Netlink { source, .. }) if source.raw_os_error() == Some(1)));
+        assert!(
+            matches!(refused, Err(CaptureError::Netlink { source, .. }) if source.raw_os_error() == Some(1))
+        );
     }
 }
