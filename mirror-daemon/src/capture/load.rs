@@ -215,7 +215,7 @@ mod tests {
         let settings = kernel_settings(&config(8 << 20, 9), TestKnobs::default());
         assert_eq!((settings.port_count, &settings.ports[..3]), (2, &[80, 8080, 0][..]));
         assert_eq!(settings.leg, LegCode::Upstream as u32);
-        assert_eq!(settings.shards, MAX_SHARDS as u32);
+        assert_eq!(settings.shards, count(MAX_SHARDS));
         assert_eq!(settings.answer_snap_bytes, MAX_PIECE_BYTES);
         assert_eq!(settings.wake_up_bytes, (2 << 20) / 4);
     }

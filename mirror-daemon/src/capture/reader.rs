@@ -204,7 +204,7 @@ mod tests {
     fn record(piece_bytes: u32, payload: &[u8]) -> Vec<u8> {
         let mut record = vec![0_u8; RecordHeader::BYTES];
         let offset = std::mem::offset_of!(RecordHeader, piece_bytes);
-        record[offset..offset + 4].copy_from_slice(&piece_bytes.to_ne_bytes());
+        record[offset..][..4].copy_from_slice(&piece_bytes.to_ne_bytes());
         record.extend_from_slice(payload);
         record
     }
