@@ -39,7 +39,7 @@ pub enum KernelCounter {
     RingFullBytes,
     /// Payload bytes that `bpf_skb_load_bytes` refused to copy, and the rest of their segments.
     LoadFailedBytes,
-    /// Payload bytes beyond the largest segment that is copied (512 KiB).
+    /// Payload bytes beyond the largest segment that is copied (256 KiB).
     BeyondPiecesBytes,
     /// Records dropped by the test knob.
     TestDroppedRecords,

@@ -19,9 +19,9 @@ pub const MAX_EXCLUDED: usize = 64;
 /// Most payload bytes of one record; a larger segment becomes several records.
 pub const MAX_PIECE_BYTES: u32 = 16_384;
 
-/// Most whole pieces of one segment, before the last one: 512 KiB, the kernel's largest `gso_max_size`
-/// (`GSO_MAX_SIZE`, 8 * 65,535). Bytes beyond are counted as [`crate::KernelCounter::BeyondPiecesBytes`].
-pub const MAX_WHOLE_PIECES: u32 = 32;
+/// Most pieces of one segment: 256 KiB, more than the `gso_max_size` that BIG TCP is used with. Bytes beyond are
+/// counted as [`crate::KernelCounter::BeyondPiecesBytes`]. The verifier walks every piece.
+pub const MAX_PIECES: u32 = 16;
 
 /// Size of the control ring in bytes.
 pub const CONTROL_RING_BYTES: u32 = 256 * 1024;
@@ -40,4 +40,4 @@ pub const FORCED_WAKE_UP_GAP_NS: u64 = 500_000;
 pub const SHED_LEVELS: u32 = 256;
 
 /// `SO_MARK` of the daemon's own sockets to shadows: what carries it is never captured.
-pub const SHADOW_SOCKET_MARK: u32 = 0x6d72_7273;
+pub const SHADOW_SOCKET_MARK: u32 = 0x6d69_7272;

@@ -29,7 +29,9 @@ pub struct RecordHeader {
     /// Counts the records tried on this CPU, lost ones included; wraps.
     pub record_number: u32,
     /// The CPU that `record_number` belongs to.
-    pub cpu: u32,
+    pub cpu: u16,
+    /// Which data ring this is.
+    pub shard: u16,
     /// Byte 13 of the TCP header.
     pub tcp_flags: u8,
     /// A [`RecordDirection`].
@@ -76,7 +78,8 @@ impl RecordHeader {
             offset_bytes: decode::u32_at(bytes, offset_of!(Self, offset_bytes))?,
             piece_bytes: decode::u32_at(bytes, offset_of!(Self, piece_bytes))?,
             record_number: decode::u32_at(bytes, offset_of!(Self, record_number))?,
-            cpu: decode::u32_at(bytes, offset_of!(Self, cpu))?,
+            cpu: decode::u16_at(bytes, offset_of!(Self, cpu))?,
+            shard: decode::u16_at(bytes, offset_of!(Self, shard))?,
             tcp_flags: *bytes.get(offset_of!(Self, tcp_flags))?,
             direction: *bytes.get(offset_of!(Self, direction))?,
             flags: decode::u16_at(bytes, offset_of!(Self, flags))?,

@@ -31,8 +31,6 @@ pub enum DropReason {
     NotHttp,
     /// The flow carries a protocol version that this build does not mirror.
     UnsupportedProtocol,
-    /// The flow is not the gateway's own (selection by `sockops`). Intended.
-    NotGateway,
     /// The bound on the bytes of all growing and held requests of a shard was reached.
     BufferFull,
     /// The shadow's queue was full (items or bytes).
@@ -62,7 +60,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of declaration; metrics and documentation iterate over it.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 24] = [
         Self::Gap,
         Self::Truncated,
         Self::Reset,
@@ -75,7 +73,6 @@ impl DropReason {
         Self::Loop,
         Self::NotHttp,
         Self::UnsupportedProtocol,
-        Self::NotGateway,
         Self::BufferFull,
         Self::QueueFull,
         Self::RateLimited,
@@ -106,7 +103,6 @@ impl DropReason {
             Self::Loop => "loop",
             Self::NotHttp => "not_http",
             Self::UnsupportedProtocol => "unsupported_protocol",
-            Self::NotGateway => "not_gateway",
             Self::BufferFull => "buffer_full",
             Self::QueueFull => "queue_full",
             Self::RateLimited => "rate_limited",
@@ -131,7 +127,7 @@ impl DropReason {
     /// Whether this loss is by intent, so that nobody need be called for it.
     #[must_use]
     pub const fn is_intended(self) -> bool {
-        matches!(self, Self::Upgrade | Self::Loop | Self::NotHttp | Self::NotGateway | Self::RateLimited)
+        matches!(self, Self::Upgrade | Self::Loop | Self::NotHttp | Self::RateLimited)
     }
 }
 

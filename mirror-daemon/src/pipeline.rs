@@ -9,7 +9,7 @@ mod exchange;
 use crate::config::{Config, Leg, ShadowConfig, ShadowId};
 use crate::drop_reason::DropReason;
 use crate::flow::{
-    Answers, FlowCounters, FlowEvent, FlowKey, FlowTable, HashSeed, Lifecycle, Segment, SeqNumber, Timestamp,
+    Answers, CloseCause, FlowCounters, FlowEvent, FlowKey, FlowTable, HashSeed, Lifecycle, Segment, SeqNumber, Timestamp,
 };
 use crate::http::{HttpEvent, HttpFlow, HttpOptions, RequestHead, RequestNumber};
 use crate::replay::ShadowRequest;
@@ -211,7 +211,10 @@ impl<O: Outlet> Core<O> {
         let http = http.get_or_insert_with(|| HttpFlow::new(self.http_options));
         self.is_unwanted = false;
         http.handle_event(event, &mut |http_event| self.handle_http(key, exchanges, proxied_client, &http_event));
-        if let FlowEvent::Closed(_) = event {
+        if let FlowEvent::Closed(cause) = event {
+            if *cause == CloseCause::NotGateway {
+                self.outlet.ignore(key);
+            }
             // The decoder has ended every open request by now; this is the belt to its braces.
             for exchange in std::mem::take(exchanges) {
                 self.forget(exchange, DropReason::Truncated);

@@ -5,7 +5,10 @@ use crate::{
     maps::{self, Books},
     parse::{self, TcpSegment},
 };
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns}};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+};
 use mirror_common::{
     ANY_POINT, ExcludedKey, FlowKey, FlowVerdict, HEARTBEAT_STALE_NS, KernelCounter, KernelSettings, LegCode,
     Live, LossReason, MAX_PIECE_BYTES, MAX_PORTS, MAX_SHARDS, PointFlags, PointSettings, RecordDirection,
@@ -56,13 +59,8 @@ fn try_capture(skb: *mut __sk_buff, point: u32, side: u32, books: Books) -> Resu
         let _ = maps::VERDICTS.remove(&header.flow);
     }
     let hash = flow_hash(&header.flow);
-    let to = Emission {
-        skb,
-        payload_offset: tcp.payload_offset,
-        shard: shard(hash, settings.shards),
-        settings,
-        books,
-    };
+    header.shard = shard(hash, settings.shards) as u16;
+    let to = Emission { skb, payload_offset: tcp.payload_offset, settings, books };
     if (hash >> 32) as u32 % SHED_LEVELS < live.shed_level {
         books.add(KernelCounter::ShedSegments, 1);
         if tcp.payload_bytes != 0 {
@@ -159,7 +157,8 @@ fn header(
         piece_bytes: tcp.payload_bytes,
         record_number: 0,
         // SAFETY: a helper without arguments.
-        cpu: unsafe { bpf_get_smp_processor_id() },
+        cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+        shard: 0,
         tcp_flags: tcp.flags,
         direction: direction as u8,
         flags: 0,

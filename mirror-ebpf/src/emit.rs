@@ -4,18 +4,16 @@ use crate::maps::{self, Books};
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::generated::{bpf_get_prandom_u32, bpf_skb_load_bytes},
-    maps::RingBuf,
 };
 use mirror_common::{
     ControlKind, ControlRecord, FORCED_WAKE_UP_GAP_NS, KernelCounter, KernelSettings,
-    LOSS_MARK_WAITING_BYTES, LossReason, MAX_PIECE_BYTES, MAX_WHOLE_PIECES, ReaderState, RecordHeader,
+    LOSS_MARK_WAITING_BYTES, LossReason, MAX_PIECE_BYTES, MAX_PIECES, ReaderState, RecordHeader,
 };
 
 /// Where a segment's payload lies and where it is to go.
 pub(crate) struct Emission<'a> {
     pub(crate) skb: *mut __sk_buff,
     pub(crate) payload_offset: u32,
-    pub(crate) shard: u32,
     pub(crate) settings: &'a KernelSettings,
     pub(crate) books: Books,
 }
@@ -24,26 +22,33 @@ pub(crate) struct Emission<'a> {
 /// alone goes out.
 #[inline(always)]
 pub(crate) fn segment(to: &Emission<'_>, header: &mut RecordHeader, wanted_bytes: u32) {
+    header.piece_bytes = wanted_bytes;
+    let told = if wanted_bytes <= MAX_PIECE_BYTES {
+        piece(to, header, tier(wanted_bytes))
+    } else {
+        pieces(to, header, wanted_bytes)
+    };
+    if let Err(reason) = told {
+        lost(to, header, wanted_bytes - header.offset_bytes, reason);
+    }
+}
+
+/// More than one piece. `header.offset_bytes` is left at the first byte that was not handed over.
+#[inline(always)]
+fn pieces(to: &Emission<'_>, header: &mut RecordHeader, wanted_bytes: u32) -> Result<(), LossReason> {
     let mut rest_bytes = wanted_bytes;
-    for _ in 0..MAX_WHOLE_PIECES {
+    for _ in 0..MAX_PIECES {
         if rest_bytes <= MAX_PIECE_BYTES {
-            break;
+            header.piece_bytes = rest_bytes;
+            return piece(to, header, coarse_tier(rest_bytes));
         }
         header.piece_bytes = MAX_PIECE_BYTES;
-        if let Err(reason) = piece(to, header) {
-            return lost(to, header, rest_bytes, reason);
-        }
+        piece(to, header, MAX_PIECE_BYTES)?;
         header.offset_bytes += MAX_PIECE_BYTES;
         rest_bytes -= MAX_PIECE_BYTES;
     }
-    if rest_bytes > MAX_PIECE_BYTES {
-        to.books.add(KernelCounter::BeyondPiecesBytes, u64::from(rest_bytes - MAX_PIECE_BYTES));
-        rest_bytes = MAX_PIECE_BYTES;
-    }
-    header.piece_bytes = rest_bytes;
-    if let Err(reason) = piece(to, header) {
-        lost(to, header, rest_bytes, reason);
-    }
+    to.books.add(KernelCounter::BeyondPiecesBytes, u64::from(rest_bytes));
+    Ok(())
 }
 
 /// Books bytes that could not be handed over, and tells user space which they are.
@@ -88,9 +93,10 @@ pub(crate) fn control(books: Books, record: &ControlRecord) {
     slot.submit(0);
 }
 
-/// Hands one record over: `header`, and the `piece_bytes` bytes of payload at its `offset_bytes`.
+/// Hands one record over: `header`, and the `piece_bytes` bytes of payload at its `offset_bytes`, in a
+/// reservation for `tier_bytes`.
 #[inline(always)]
-fn piece(to: &Emission<'_>, header: &mut RecordHeader) -> Result<(), LossReason> {
+fn piece(to: &Emission<'_>, header: &mut RecordHeader, tier_bytes: u32) -> Result<(), LossReason> {
     let bytes = header.piece_bytes;
     to.books.add(KernelCounter::TriedRecords, 1);
     header.record_number = to.books.count(KernelCounter::TriedRecords) as u32;
@@ -99,8 +105,8 @@ fn piece(to: &Emission<'_>, header: &mut RecordHeader) -> Result<(), LossReason>
         to.books.add(KernelCounter::TestDroppedBytes, u64::from(bytes));
         return Ok(());
     }
-    let tier_bytes = tier(bytes);
-    let ring = maps::data_ring(to.shard);
+    let ring = maps::data_ring(u32::from(header.shard));
+    let waiting_bytes = ring.query(u64::from(BPF_RB_AVAIL_DATA));
     let Some(mut slot) = ring.reserve_bytes(RecordHeader::BYTES + tier_bytes as usize, 0) else {
         to.books.add(KernelCounter::RingFullRecords, 1);
         return Err(LossReason::RingFull);
@@ -108,6 +114,10 @@ fn piece(to: &Emission<'_>, header: &mut RecordHeader) -> Result<(), LossReason>
     let start = slot.as_mut_ptr();
     // SAFETY: the reservation holds at least a header, and reservations are aligned to 8 bytes.
     unsafe { write_words(start, header) };
+    // Read back, the shard is an unknown number to the verifier, which knows it since it chose the ring. So
+    // from here on, for all rings alike, it walks one path and not four.
+    // SAFETY: the record was written above.
+    header.shard = unsafe { (&raw const (*start.cast::<RecordHeader>()).shard).read_volatile() };
     // LLVM must not know that `bytes` is bounded by its tier: it would remove the comparisons that the
     // verifier needs to see.
     let bytes = core::hint::black_box(bytes);
@@ -123,7 +133,7 @@ fn piece(to: &Emission<'_>, header: &mut RecordHeader) -> Result<(), LossReason>
             return Err(LossReason::LoadFailed);
         }
     }
-    slot.submit(wake_up(to, ring, header.captured_ns));
+    slot.submit(wake_up(to, header, waiting_bytes));
     to.books.add(KernelCounter::Records, 1);
     to.books.add(KernelCounter::CopiedBytes, u64::from(bytes));
     Ok(())
@@ -149,11 +159,23 @@ unsafe fn write_words<T: Copy>(to: *mut u8, record: &T) {
 /// verifier one more path, each missing step costs ring space.
 #[inline(always)]
 fn tier(bytes: u32) -> u32 {
-    const TIERS: [u32; 12] = [0, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12_288];
+    smallest(bytes, &[0, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12_288])
+}
+
+/// As [`tier`], for the last of several pieces, where the verifier walks every path once for each number of
+/// pieces before it.
+#[inline(always)]
+fn coarse_tier(bytes: u32) -> u32 {
+    smallest(bytes, &[4096, 8192])
+}
+
+#[inline(always)]
+fn smallest<const N: usize>(bytes: u32, tiers: &[u32; N]) -> u32 {
     let mut index = 0;
-    while index < TIERS.len() {
-        if bytes <= TIERS[index] {
-            return core::hint::black_box(TIERS[index]);
+    while index < N {
+        if bytes <= tiers[index] {
+            // Opaque, so that LLVM keeps the branches and makes no table of them.
+            return core::hint::black_box(tiers[index]);
         }
         index += 1;
     }
@@ -163,11 +185,12 @@ fn tier(bytes: u32) -> u32 {
 /// How to submit: without a wake-up, which is the main cost of a record, unless the reader sleeps or too much
 /// waits for it.
 #[inline(always)]
-fn wake_up(to: &Emission<'_>, ring: &RingBuf, now_ns: u64) -> u64 {
-    let Some(state) = maps::READERS.get_ptr_mut(to.shard) else {
+fn wake_up(to: &Emission<'_>, header: &RecordHeader, waiting_bytes: u64) -> u64 {
+    let Some(state) = maps::READERS.get_ptr_mut(u32::from(header.shard)) else {
         return u64::from(BPF_RB_NO_WAKEUP);
     };
-    if !must_wake(state, ring, to.settings.wake_up_bytes, now_ns) {
+    let too_much_waits = waiting_bytes >= u64::from(to.settings.wake_up_bytes);
+    if !must_wake(state, too_much_waits, header.captured_ns) {
         return u64::from(BPF_RB_NO_WAKEUP);
     }
     to.books.add(KernelCounter::WakeUps, 1);
@@ -175,7 +198,7 @@ fn wake_up(to: &Emission<'_>, ring: &RingBuf, now_ns: u64) -> u64 {
 }
 
 #[inline(always)]
-fn must_wake(state: *mut ReaderState, ring: &RingBuf, threshold_bytes: u32, now_ns: u64) -> bool {
+fn must_wake(state: *mut ReaderState, too_much_waits: bool, now_ns: u64) -> bool {
     // SAFETY: a live array value. Two CPUs may race here: then the reader is woken twice.
     unsafe {
         if (&raw const (*state).sleeping).read_volatile() != 0 {
@@ -183,9 +206,7 @@ fn must_wake(state: *mut ReaderState, ring: &RingBuf, threshold_bytes: u32, now_
             return true;
         }
         let last_ns = (&raw const (*state).forced_wake_up_ns).read_volatile();
-        if now_ns.wrapping_sub(last_ns) < FORCED_WAKE_UP_GAP_NS
-            || ring.query(u64::from(BPF_RB_AVAIL_DATA)) < u64::from(threshold_bytes)
-        {
+        if !too_much_waits || now_ns.wrapping_sub(last_ns) < FORCED_WAKE_UP_GAP_NS {
             return false;
         }
         (&raw mut (*state).forced_wake_up_ns).write_volatile(now_ns);

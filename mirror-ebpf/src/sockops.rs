@@ -55,8 +55,7 @@ fn try_watch(ops: *mut bpf_sock_ops, point: u32, books: Books) -> Result<(), ()>
         return Err(());
     }
     let flow = flow_key(ops, point).ok_or(())?;
-    let port =
-        if settings.leg == LegCode::Downstream as u32 { flow.gateway_port } else { flow.remote_port };
+    let port = if settings.leg == LegCode::Downstream as u32 { flow.gateway_port } else { flow.remote_port };
     if !has_port(settings, port) {
         return Err(());
     }

@@ -34,8 +34,7 @@ impl Place {
     pub(crate) fn new(is_v6: bool) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let tag = format!("kt{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let place =
-            Self { gateway: format!("{tag}-gw"), client: format!("{tag}-cl"), is_v6, cgroup: None };
+        let place = Self { gateway: format!("{tag}-gw"), client: format!("{tag}-cl"), is_v6, cgroup: None };
         let (gateway, client) = (place.gateway.as_str(), place.client.as_str());
         ip(&["netns", "add", gateway]);
         ip(&["netns", "add", client]);
@@ -102,7 +101,8 @@ pub(crate) fn within<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> T
         scope
             .spawn(move || {
                 let namespace = File::open(path).expect("the namespace");
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("setns");
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("setns");
                 work()
             })
             .join()
@@ -117,11 +117,7 @@ pub(crate) fn ip(arguments: &[&str]) {
 
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().expect("the program is installed");
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

@@ -1,20 +1,20 @@
 //! Known bytes over TCP, and what the records say of them.
 
 use crate::place::within;
+use mirror_common::SHADOW_SOCKET_MARK;
 use mirror_daemon::capture::{Capture, ControlEvent};
 use mirror_daemon::flow::{Direction, FlowKey, Segment, TcpFlags};
+use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// The byte at `index` of the stream called `name`: every position and every stream looks different.
 pub(crate) fn pattern(name: u8, bytes: usize) -> Vec<u8> {
-    (0..bytes as u64)
-        .map(|index| (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as u8 ^ name)
-        .collect()
+    (0..bytes as u64).map(|index| (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as u8 ^ name).collect()
 }
 
 /// What goes over one connection.
@@ -38,6 +38,39 @@ impl Server {
         Self { addr: listener.local_addr().expect("its address"), listener }
     }
 
+    /// As [`Self::new`], with the listener, and so every connection it accepts, in this cgroup.
+    pub(crate) fn in_cgroup(cgroup: &Path, netns: &Path, addr: IpAddr, port: u16) -> Self {
+        // A socket belongs to the cgroup of the process that made it. A thread of its own cannot move alone in
+        // a cgroup that is not threaded, so the whole test process goes in, and out again.
+        let process = std::process::id().to_string();
+        let _alone = ALONE.lock();
+        std::fs::write(cgroup.join("cgroup.procs"), &process).expect("to enter the cgroup");
+        let server = Self::new(netns, addr, port);
+        let root = cgroup.parent().expect("a root").join("cgroup.procs");
+        std::fs::write(root, process).expect("to leave the cgroup");
+        server
+    }
+
+    /// One exchange over a connection that carries the daemon's own mark.
+    pub(crate) fn exchange_marked(&self, client_netns: &Path, exchange: Exchange) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| serve(self.listener.accept().expect("a client").0, exchange));
+            within(client_netns, || {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+                socket.set_mark(SHADOW_SOCKET_MARK).expect("CAP_NET_ADMIN");
+                socket.connect(&self.addr.into()).expect("the server");
+                request(TcpStream::from(socket), exchange);
+            });
+        });
+    }
+
+    /// A connection to say single things over.
+    pub(crate) fn talk(&self, client_netns: &Path) -> Talk {
+        let client = within(client_netns, || TcpStream::connect(self.addr).expect("the server"));
+        client.set_nodelay(true).expect("an open socket");
+        Talk { client, server: self.listener.accept().expect("the client").0 }
+    }
+
     /// Runs `connections` exchanges, one after the other, the client in `client_netns`.
     pub(crate) fn exchange(&self, client_netns: &Path, exchange: Exchange, connections: usize) {
         std::thread::scope(|scope| {
@@ -52,6 +85,25 @@ impl Server {
                 }
             });
         });
+    }
+}
+
+/// Serialises what moves the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// An open connection.
+pub(crate) struct Talk {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Talk {
+    /// Sends `bytes` in one segment, and returns when the server has them.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.client.write_all(bytes).expect("the server reads");
+        let mut received = vec![0; bytes.len()];
+        self.server.read_exact(&mut received).expect("the bytes");
+        assert_eq!(received, bytes);
     }
 }
 
@@ -87,6 +139,15 @@ pub(crate) struct Told {
 }
 
 impl Told {
+    pub(crate) const fn start(&self) -> Option<u32> {
+        self.start
+    }
+
+    /// All pieces, in the order of their arrival.
+    pub(crate) fn payload(&self) -> Vec<u8> {
+        self.pieces.iter().flat_map(|(_, piece)| piece.iter().copied()).collect()
+    }
+
     /// How often each byte of `expected` was told; every piece must match it.
     pub(crate) fn coverage(&self, expected: &[u8]) -> Vec<u32> {
         let start = self.start.expect("the SYN was told");
@@ -147,16 +208,19 @@ impl Log {
 
     /// Connections that were told to their end.
     pub(crate) fn finished(&self) -> usize {
-        let ended = |key: &FlowKey, is_request| {
-            self.flows.get(&(*key, is_request)).is_some_and(|told| told.fins > 0)
-        };
+        let ended =
+            |key: &FlowKey, is_request| self.flows.get(&(*key, is_request)).is_some_and(|told| told.fins > 0);
         self.shards.keys().filter(|key| ended(key, true) && ended(key, false)).count()
     }
 }
 
 /// Runs `work` on a thread of its own while the heart beats and all rings are read, and then reads on until
 /// `is_done` or ten seconds are over.
-pub(crate) fn record(capture: &mut Capture, work: impl FnOnce() + Send, is_done: impl Fn(&Log) -> bool) -> Log {
+pub(crate) fn record(
+    capture: &mut Capture,
+    work: impl FnOnce() + Send,
+    is_done: impl Fn(&Log) -> bool,
+) -> Log {
     let mut log = Log::default();
     capture.live.beat().expect("a map to write");
     std::thread::scope(|scope| {

@@ -1,4 +1,7 @@
-//! Builds the kernel object.
+//! Builds the kernel programs, from an ordinary rustc.
+//!
+//! A stable compiler builds them with `RUSTC_BOOTSTRAP=1` and its own `core` (`-Z build-std`), `bpf-linker` links
+//! them. The result is `target/bpf/mirror-ebpf`, which `mirror-daemon/build.rs` puts into the daemon.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +13,10 @@ use crate::run;
 use crate::toolchain;
 
 const TARGET: &str = "bpfel-unknown-none";
-/// `--btf`: the loader reads the maps' types from BTF.
-const RUSTFLAGS: [&str; 4] = ["-Clinker=bpf-linker", "-Clink-arg=--btf", "-Cdebuginfo=2", "-Cpanic=abort"];
+/// `v3`: 32-bit operations and atomics, known to every kernel since 5.12.
+const RUSTFLAGS: [&str; 2] = ["-Clinker=bpf-linker", "-Ctarget-cpu=v3"];
 
-/// Builds `mirror-ebpf` for the BPF target and gives the path of the object, `target/bpf/mirror-ebpf`.
+/// Builds `mirror-ebpf` and gives the path of the object.
 ///
 /// Cargo decides what there is to do, so that a second call costs a fraction of a second. The object is copied
 /// only when it has changed: the daemon, which embeds it, is then not built again either.
@@ -23,16 +26,21 @@ const RUSTFLAGS: [&str; 4] = ["-Clinker=bpf-linker", "-Clink-arg=--btf", "-Cdebu
 pub(crate) fn build_ebpf() -> Result<PathBuf> {
     let chain = toolchain::ebpf_toolchain()?;
     let target_dir = run::root().join("target/bpf-build");
-    run::run(
-        Command::new(&chain.cargo)
-            .current_dir(run::root())
-            .args(["build", "--quiet", "--release", "--package", "mirror-ebpf", "--target", TARGET])
-            .args(["-Z", "build-std=core", "--target-dir"])
-            .arg(&target_dir)
-            .env("RUSTC", &chain.rustc)
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f")),
-    )?;
+    let mut cargo = Command::new(&chain.cargo);
+    cargo
+        .current_dir(run::root())
+        .args(["build", "--quiet", "--locked", "--release", "--package", "mirror-ebpf"])
+        .args(["--target", TARGET, "-Z", "build-std=core", "--target-dir"])
+        .arg(&target_dir)
+        .env("RUSTC", &chain.rustc)
+        .env("RUSTC_BOOTSTRAP", "1")
+        // The maps are of the kind that needs no type information, so the object loads without BTF.
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
+        .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f"));
+    for hindrance in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+        cargo.env_remove(hindrance);
+    }
+    run::run(&mut cargo)?;
     let object = run::root().join("target/bpf/mirror-ebpf");
     copy_if_changed(&target_dir.join(TARGET).join("release/mirror-ebpf"), &object)?;
     Ok(object)

@@ -4,7 +4,7 @@ mod cgroup;
 mod interface;
 
 use super::error::CaptureError;
-use super::load::{TestKnobs, kernel_settings, take};
+use super::load::{TestKnobs, kernel_settings, map};
 use crate::config::{CaptureConfig, CapturePoint, TcMode};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
@@ -82,10 +82,10 @@ impl std::fmt::Debug for Attacher {
 }
 
 impl Attacher {
-    pub(crate) fn new(mut ebpf: Ebpf, knobs: TestKnobs) -> Result<Self, CaptureError> {
-        let settings = take(&mut ebpf, "SETTINGS")?.try_into().map_err(CaptureError::map("SETTINGS"))?;
-        let places = take(&mut ebpf, "POINTS")?.try_into().map_err(CaptureError::map("POINTS"))?;
-        let excluded = take(&mut ebpf, "EXCLUDED")?.try_into().map_err(CaptureError::map("EXCLUDED"))?;
+    pub(crate) fn new(ebpf: Ebpf, knobs: TestKnobs) -> Result<Self, CaptureError> {
+        let settings = map(&ebpf, "SETTINGS")?.try_into().map_err(CaptureError::map("SETTINGS"))?;
+        let places = map(&ebpf, "POINTS")?.try_into().map_err(CaptureError::map("POINTS"))?;
+        let excluded = map(&ebpf, "EXCLUDED")?.try_into().map_err(CaptureError::map("EXCLUDED"))?;
         Ok(Self {
             ebpf,
             knobs,
@@ -204,7 +204,8 @@ impl Attacher {
     fn attach(&mut self, number: u32, point: &CapturePoint) -> Result<Links, CaptureError> {
         match point {
             CapturePoint::Interface { name, netns, host_side } => {
-                let wanted = interface::Wanted { number, name, netns: netns.as_deref(), tc_mode: self.tc_mode };
+                let wanted =
+                    interface::Wanted { number, name, netns: netns.as_deref(), tc_mode: self.tc_mode };
                 let mut flags = if *host_side { PointFlags::SWAPPED } else { 0 };
                 if !self.lifecycles.is_empty() {
                     flags |= PointFlags::SELECTION;
@@ -212,9 +213,7 @@ impl Attacher {
                 interface::attach(&mut self.ebpf, &mut self.places, &wanted, flags).map(Links::Interface)
             }
             CapturePoint::Cgroup { path } => {
-                self.places
-                    .set(number, PointSettings::default(), 0)
-                    .map_err(CaptureError::map("POINTS"))?;
+                self.places.set(number, PointSettings::default(), 0).map_err(CaptureError::map("POINTS"))?;
                 cgroup::attach(&mut self.ebpf, number, path).map(Links::Cgroup)
             }
         }

@@ -8,11 +8,9 @@ use super::live::LiveWriter;
 use super::reader::RingReader;
 use super::verdict::VerdictWriter;
 use crate::config::{CaptureConfig, Leg};
-use aya::maps::{HashMap, Map, MapData, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use aya::{Ebpf, EbpfLoader};
-use mirror_common::{
-    FlowVerdict, KernelSettings, LegCode, MAX_EXCLUDED, MAX_PIECE_BYTES, MAX_PORTS, MAX_SHARDS,
-};
+use mirror_common::{KernelSettings, LegCode, MAX_EXCLUDED, MAX_PIECE_BYTES, MAX_PORTS, MAX_SHARDS};
 use std::os::fd::AsFd;
 
 /// The kernel programs, or nothing when they were not built before this crate was.
@@ -68,25 +66,18 @@ pub fn open_with(config: &CaptureConfig, knobs: TestKnobs) -> Result<Capture, Ca
         return Err(CaptureError::NotBuilt);
     }
     refuse_old_kernel()?;
-    let mut ebpf = load_object(config)?;
-    let shards = shards(config);
+    let ebpf = load_object(config)?;
     let mut readers = Vec::new();
     let mut verdicts = Vec::new();
-    let verdict_map = take(&mut ebpf, "VERDICTS")?;
-    let reader_states = take(&mut ebpf, "READERS")?;
-    for (shard, name) in (0..shards).zip(RING_NAMES) {
-        let ring = ring(&mut ebpf, name)?;
-        let states = another(&reader_states, "READERS")?
-            .try_into()
-            .map_err(CaptureError::map("READERS"))?;
-        readers.push(RingReader::new(ring, shard, states, config.tick)?);
-        let map: HashMap<MapData, _, FlowVerdict> =
-            another(&verdict_map, "VERDICTS")?.try_into().map_err(CaptureError::map("VERDICTS"))?;
-        verdicts.push(VerdictWriter::new(map));
+    for (shard, name) in (0..shards(config)).zip(RING_NAMES) {
+        let states = map(&ebpf, "READERS")?.try_into().map_err(CaptureError::map("READERS"))?;
+        readers.push(RingReader::new(ring(&ebpf, name)?, shard, states, config.tick)?);
+        let verdict_map = map(&ebpf, "VERDICTS")?.try_into().map_err(CaptureError::map("VERDICTS"))?;
+        verdicts.push(VerdictWriter::new(verdict_map));
     }
-    let control = ControlReader::new(ring(&mut ebpf, "CONTROL")?)?;
-    let counters = take(&mut ebpf, "COUNTERS")?.try_into().map_err(CaptureError::map("COUNTERS"))?;
-    let live = take(&mut ebpf, "LIVE")?.try_into().map_err(CaptureError::map("LIVE"))?;
+    let control = ControlReader::new(ring(&ebpf, "CONTROL")?)?;
+    let counters = map(&ebpf, "COUNTERS")?.try_into().map_err(CaptureError::map("COUNTERS"))?;
+    let live = map(&ebpf, "LIVE")?.try_into().map_err(CaptureError::map("LIVE"))?;
     let mut attacher = Attacher::new(ebpf, knobs)?;
     attacher.apply(config)?;
     Ok(Capture {
@@ -122,9 +113,24 @@ pub(crate) fn kernel_settings(config: &CaptureConfig, knobs: TestKnobs) -> Kerne
     }
 }
 
-/// Takes a map out of the object.
-pub(crate) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
-    ebpf.take_map(name).ok_or_else(|| CaptureError::Missing { kind: "map", name: name.to_owned() })
+/// A handle of our own on a map. The object keeps its handle: programs that are loaded later refer to maps by
+/// the object's descriptors.
+pub(crate) fn map(ebpf: &Ebpf, name: &'static str) -> Result<Map, CaptureError> {
+    let missing = || CaptureError::Missing { kind: "map", name: name.to_owned() };
+    let (wrap, data): (fn(MapData) -> Map, &MapData) = match ebpf.map(name).ok_or_else(missing)? {
+        Map::Array(data) => (Map::Array, data),
+        Map::HashMap(data) => (Map::HashMap, data),
+        Map::LruHashMap(data) => (Map::LruHashMap, data),
+        Map::PerCpuArray(data) => (Map::PerCpuArray, data),
+        Map::RingBuf(data) => (Map::RingBuf, data),
+        _ => return Err(missing()),
+    };
+    let fd = data
+        .fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| CaptureError::Io { what: "duplicate a map's descriptor", source })?;
+    MapData::from_fd(fd).map(wrap).map_err(CaptureError::map(name))
 }
 
 fn load_object(config: &CaptureConfig) -> Result<Ebpf, CaptureError> {
@@ -143,25 +149,8 @@ fn load_object(config: &CaptureConfig) -> Result<Ebpf, CaptureError> {
     loader.load(OBJECT).map_err(CaptureError::load)
 }
 
-fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, CaptureError> {
-    take(ebpf, name)?.try_into().map_err(CaptureError::map(name))
-}
-
-/// A second handle on the same map.
-fn another(map: &Map, name: &'static str) -> Result<Map, CaptureError> {
-    let (Map::Array(data) | Map::LruHashMap(data)) = map else {
-        return Err(CaptureError::Missing { kind: "map", name: name.to_owned() });
-    };
-    let fd = data
-        .fd()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|source| CaptureError::Io { what: "duplicate a map's descriptor", source })?;
-    let data = MapData::from_fd(fd).map_err(CaptureError::map(name))?;
-    Ok(match map {
-        Map::Array(_) => Map::Array(data),
-        _ => Map::LruHashMap(data),
-    })
+fn ring(ebpf: &Ebpf, name: &'static str) -> Result<RingBuf<MapData>, CaptureError> {
+    map(ebpf, name)?.try_into().map_err(CaptureError::map(name))
 }
 
 fn shards(config: &CaptureConfig) -> u32 {
@@ -226,7 +215,7 @@ mod tests {
         let settings = kernel_settings(&config(8 << 20, 9), TestKnobs::default());
         assert_eq!((settings.port_count, &settings.ports[..3]), (2, &[80, 8080, 0][..]));
         assert_eq!(settings.leg, LegCode::Upstream as u32);
-        assert_eq!(settings.shards, MAX_SHARDS as u32);
+        assert_eq!(settings.shards, count(MAX_SHARDS));
         assert_eq!(settings.answer_snap_bytes, MAX_PIECE_BYTES);
         assert_eq!(settings.wake_up_bytes, (2 << 20) / 4);
     }

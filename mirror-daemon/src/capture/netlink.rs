@@ -75,6 +75,28 @@ pub(crate) struct Filter {
     pub(crate) program_id: Option<u32>,
 }
 
+/// One message to the kernel.
+struct Request<'a> {
+    /// For messages.
+    what: &'static str,
+    kind: u16,
+    flags: u16,
+    body: &'a [u8],
+}
+
+impl Request<'_> {
+    /// struct nlmsghdr (length, type, flags, sequence, port), then the body.
+    fn message(&self) -> Vec<u8> {
+        let bytes = u32::try_from(self.body.len().saturating_add(NLMSG_HEADER_BYTES)).unwrap_or(u32::MAX);
+        let mut message = bytes.to_ne_bytes().to_vec();
+        message.extend_from_slice(&self.kind.to_ne_bytes());
+        message.extend_from_slice(&(self.flags | NLM_F_REQUEST).to_ne_bytes());
+        message.extend_from_slice(&[0_u8; 8]);
+        message.extend_from_slice(self.body);
+        message
+    }
+}
+
 /// A connection to rtnetlink of the namespace in which it was opened.
 #[derive(Debug)]
 pub(crate) struct Rtnetlink {
@@ -100,11 +122,14 @@ impl Rtnetlink {
         let mut body = [0_u8; 16].to_vec();
         put(&mut body, 4, &index.to_ne_bytes());
         let mut link = None;
-        self.ask("read a link", RTM_GETLINK, NLM_F_ACK, &body, |kind, body| {
-            if let (RTM_NEWLINK, Some(hardware), Some(flags)) = (kind, u16_at(body, 2), u32_at(body, 8)) {
-                link = Some(Link { kind: hardware, is_loopback: flags & IFF_LOOPBACK != 0 });
-            }
-        })?;
+        self.ask(
+            &Request { what: "read a link", kind: RTM_GETLINK, flags: NLM_F_ACK, body: &body },
+            |kind, body| {
+                if let (RTM_NEWLINK, Some(hardware), Some(flags)) = (kind, u16_at(body, 2), u32_at(body, 8)) {
+                    link = Some(Link { kind: hardware, is_loopback: flags & IFF_LOOPBACK != 0 });
+                }
+            },
+        )?;
         link.ok_or_else(|| failed("read a link")(rustix::io::Errno::NODEV))
     }
 
@@ -115,11 +140,14 @@ impl Rtnetlink {
     pub(crate) fn filters(&self, index: u32, side: Side) -> Result<Vec<Filter>, CaptureError> {
         let mut filters = Vec::new();
         let body = tcmsg(index, 0, side as u32, 0);
-        let listed = self.ask("list filters", RTM_GETTFILTER, NLM_F_DUMP, &body, |kind, body| {
-            if kind == RTM_NEWTFILTER {
-                filters.extend(Filter::from_message(body));
-            }
-        });
+        let listed = self.ask(
+            &Request { what: "list filters", kind: RTM_GETTFILTER, flags: NLM_F_DUMP, body: &body },
+            |kind, body| {
+                if kind == RTM_NEWTFILTER {
+                    filters.extend(Filter::from_message(body));
+                }
+            },
+        );
         match listed {
             // Without the qdisc there is nothing to list.
             Err(CaptureError::Netlink { source, .. }) if is_absent(&source) => Ok(Vec::new()),
@@ -133,7 +161,10 @@ impl Rtnetlink {
     pub(crate) fn delete_filter(&self, index: u32, side: Side, filter: &Filter) -> Result<(), CaptureError> {
         let mut body = tcmsg(index, filter.handle, side as u32, filter.tcm_info);
         put_attribute(&mut body, TCA_KIND, b"bpf\0");
-        self.ask("delete a filter", RTM_DELTFILTER, NLM_F_ACK, &body, |_, _| ())
+        self.ask(
+            &Request { what: "delete a filter", kind: RTM_DELTFILTER, flags: NLM_F_ACK, body: &body },
+            |_, _| (),
+        )
     }
 
     /// Gives the interface a clsact qdisc. False when it has one already.
@@ -143,9 +174,19 @@ impl Rtnetlink {
     pub(crate) fn add_clsact(&self, index: u32) -> Result<bool, CaptureError> {
         let mut body = tcmsg(index, CLSACT_HANDLE, CLSACT_PARENT, 0);
         put_attribute(&mut body, TCA_KIND, b"clsact\0");
-        match self.ask("add a clsact qdisc", RTM_NEWQDISC, NLM_F_ACK | NLM_F_NEW, &body, |_, _| ()) {
+        match self.ask(
+            &Request {
+                what: "add a clsact qdisc",
+                kind: RTM_NEWQDISC,
+                flags: NLM_F_ACK | NLM_F_NEW,
+                body: &body,
+            },
+            |_, _| (),
+        ) {
             Ok(()) => Ok(true),
-            Err(CaptureError::Netlink { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(CaptureError::Netlink { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }
@@ -157,19 +198,16 @@ impl Rtnetlink {
     pub(crate) fn delete_clsact(&self, index: u32) -> Result<(), CaptureError> {
         let mut body = tcmsg(index, CLSACT_HANDLE, CLSACT_PARENT, 0);
         put_attribute(&mut body, TCA_KIND, b"clsact\0");
-        self.ask("delete the clsact qdisc", RTM_DELQDISC, NLM_F_ACK, &body, |_, _| ())
+        self.ask(
+            &Request { what: "delete the clsact qdisc", kind: RTM_DELQDISC, flags: NLM_F_ACK, body: &body },
+            |_, _| (),
+        )
     }
 
     /// Sends one request and passes each message of the answer (type and body) to `on_message`.
-    fn ask(
-        &self,
-        what: &'static str,
-        kind: u16,
-        flags: u16,
-        body: &[u8],
-        mut on_message: impl FnMut(u16, &[u8]),
-    ) -> Result<(), CaptureError> {
-        send(&self.socket, &message(kind, flags, body), SendFlags::empty()).map_err(failed(what))?;
+    fn ask(&self, request: &Request<'_>, mut on_message: impl FnMut(u16, &[u8])) -> Result<(), CaptureError> {
+        let what = request.what;
+        send(&self.socket, &request.message(), SendFlags::empty()).map_err(failed(what))?;
         let mut answer = vec![0_u8; ANSWER_BYTES];
         loop {
             let (received, _) =
@@ -190,8 +228,7 @@ impl Rtnetlink {
 impl Filter {
     /// From the body of an `RTM_NEWTFILTER`; `None` for the line that only names a chain.
     fn from_message(body: &[u8]) -> Option<Self> {
-        let mut filter =
-            Self { handle: u32_at(body, 8)?, tcm_info: u32_at(body, 16)?, ..Self::default() };
+        let mut filter = Self { handle: u32_at(body, 8)?, tcm_info: u32_at(body, 16)?, ..Self::default() };
         if filter.handle == 0 {
             return None;
         }
@@ -229,9 +266,7 @@ fn is_absent(error: &io::Error) -> bool {
 fn acknowledged(what: &'static str, body: &[u8]) -> Result<(), CaptureError> {
     match u32_at(body, 0).map(|errno| errno.cast_signed().saturating_neg()) {
         Some(0) => Ok(()),
-        Some(errno) => {
-            Err(CaptureError::Netlink { what, source: io::Error::from_raw_os_error(errno) })
-        }
+        Some(errno) => Err(CaptureError::Netlink { what, source: io::Error::from_raw_os_error(errno) }),
         None => Err(CaptureError::Netlink { what, source: io::ErrorKind::UnexpectedEof.into() }),
     }
 }
@@ -243,17 +278,6 @@ fn tcmsg(index: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
         body.extend_from_slice(&word.to_ne_bytes());
     }
     body
-}
-
-/// struct nlmsghdr: length, type, flags, sequence, port; then `body`.
-fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
-    let bytes = u32::try_from(body.len().saturating_add(NLMSG_HEADER_BYTES)).unwrap_or(u32::MAX);
-    let mut message = bytes.to_ne_bytes().to_vec();
-    message.extend_from_slice(&kind.to_ne_bytes());
-    message.extend_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
-    message.extend_from_slice(&[0_u8; 8]);
-    message.extend_from_slice(body);
-    message
 }
 
 /// The first message of `bytes`: type, body, and what follows it.
@@ -329,6 +353,8 @@ mod tests {
     fn a_refusal_carries_its_errno() {
         assert!(acknowledged("x", &0_i32.to_ne_bytes()).is_ok());
         let refused = acknowledged("x", &(-1_i32).to_ne_bytes());
-        assert!(matches!(refused, Err(CaptureError::Netlink { source, .. }) if source.raw_os_error() == Some(1)));
+        assert!(
+            matches!(refused, Err(CaptureError::Netlink { source, .. }) if source.raw_os_error() == Some(1))
+        );
     }
 }

@@ -58,7 +58,8 @@ impl RingReader {
         // tick; a forced wake-up does.
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, &ring, epoll::EventData::new_u64(0), edge).map_err(refused)?;
-        epoll::add(&epoll, &*waker.0, epoll::EventData::new_u64(1), epoll::EventFlags::IN).map_err(refused)?;
+        epoll::add(&epoll, &*waker.0, epoll::EventData::new_u64(1), epoll::EventFlags::IN)
+            .map_err(refused)?;
         Ok(Self { ring, shard, states, epoll, waker, tick, last_record: Instant::now(), malformed: 0 })
     }
 
@@ -115,7 +116,8 @@ impl RingReader {
     }
 
     fn wait_tick(&self, tick: Duration) -> Result<(), CaptureError> {
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
         let ready = match epoll::wait(&self.epoll, &mut events, Some(&timespec(tick))) {
             Ok(ready) => ready,
             Err(rustix::io::Errno::INTR) => 0,
@@ -202,7 +204,7 @@ mod tests {
     fn record(piece_bytes: u32, payload: &[u8]) -> Vec<u8> {
         let mut record = vec![0_u8; RecordHeader::BYTES];
         let offset = std::mem::offset_of!(RecordHeader, piece_bytes);
-        record[offset..offset + 4].copy_from_slice(&piece_bytes.to_ne_bytes());
+        record[offset..][..4].copy_from_slice(&piece_bytes.to_ne_bytes());
         record.extend_from_slice(payload);
         record
     }

@@ -41,7 +41,9 @@ impl VerdictWriter {
         match self.map.remove(flow) {
             // Without a verdict the flow is captured.
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(())
+            }
             Err(error) => Err(CaptureError::map("VERDICTS")(error)),
         }
     }

@@ -35,7 +35,8 @@ pub(super) fn attach(ebpf: &mut Ebpf, number: u32, path: &Path) -> Result<Cgroup
     let refused = |source| CaptureError::Cgroup { path: path.to_owned(), source };
     let directory = File::open(path).map_err(refused)?;
     let inode = directory.metadata().map_err(refused)?.ino();
-    let ingress = attach_skb(ebpf, &format!("mirror_cgi_{number}"), &directory, CgroupSkbAttachType::Ingress)?;
+    let ingress =
+        attach_skb(ebpf, &format!("mirror_cgi_{number}"), &directory, CgroupSkbAttachType::Ingress)?;
     let egress = attach_skb(ebpf, &format!("mirror_cge_{number}"), &directory, CgroupSkbAttachType::Egress)?;
     let lifecycle = attach_lifecycle(ebpf, number, path);
     Ok(CgroupLinks { path: path.to_owned(), inode, _skb: [ingress, egress], lifecycle })

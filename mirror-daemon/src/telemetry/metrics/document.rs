@@ -128,7 +128,6 @@ const fn guidance(reason: DropReason) -> (&'static str, &'static str) {
             "The connection carries a version of HTTP that this build does not mirror.",
             "Update the daemon, or accept it.",
         ),
-        DropReason::NotGateway => ("The connection is not the gateway's own.", "None."),
         DropReason::BufferFull => (
             "The bodies of all requests under way together passed `capture.limits.max_total_bytes`.",
             "Raise it and the memory limit, or lower `buffer_body` of the shadows so that large bodies are streamed.",
