@@ -17,6 +17,7 @@
 )]
 
 mod capture;
+mod faithful;
 mod lab;
 mod place;
 mod traffic;
