@@ -6,7 +6,6 @@
     clippy::indexing_slicing,
     reason = "in a test a panic is a failed test"
 )]
-
 // Every function here is a test or helps one: a panic is a failed test.
 #![allow(
     clippy::arithmetic_side_effects,
@@ -17,6 +16,8 @@
 )]
 
 mod capture;
+mod complete;
 mod lab;
 mod place;
+mod stage;
 mod traffic;
