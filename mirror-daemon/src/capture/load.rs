@@ -77,6 +77,7 @@ pub fn open_with(config: &CaptureConfig, knobs: TestKnobs) -> Result<Capture, Ca
     }
     let control = ControlReader::new(ring(&ebpf, "CONTROL")?)?;
     let counters = map(&ebpf, "COUNTERS")?.try_into().map_err(CaptureError::map("COUNTERS"))?;
+    let reasons = map(&ebpf, "REASONS")?.try_into().map_err(CaptureError::map("REASONS"))?;
     let live = map(&ebpf, "LIVE")?.try_into().map_err(CaptureError::map("LIVE"))?;
     let mut attacher = Attacher::new(ebpf, knobs)?;
     attacher.apply(config)?;
@@ -84,7 +85,7 @@ pub fn open_with(config: &CaptureConfig, knobs: TestKnobs) -> Result<Capture, Ca
         attacher,
         readers,
         control,
-        counters: CounterReader::new(counters),
+        counters: CounterReader::new(counters, reasons),
         live: LiveWriter::new(live),
         verdicts,
     })

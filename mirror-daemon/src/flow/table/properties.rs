@@ -255,7 +255,7 @@ proptest! {
             match event {
                 FlowEvent::Closed(cause) => *closed = Some(cause),
                 FlowEvent::Gap { bytes, cause, .. } => {
-                    assert!(bytes > 0 && cause != GapCause::Uncaptured);
+                    assert!(bytes > 0, "{cause:?}");
                 }
                 _ => {}
             }
