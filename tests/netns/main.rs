@@ -11,6 +11,8 @@
 )]
 
 mod capture;
+mod complete;
 mod lab;
 mod place;
+mod stage;
 mod traffic;
