@@ -6,7 +6,6 @@
     clippy::indexing_slicing,
     reason = "in a test a panic is a failed test"
 )]
-
 // Every function here is a test or helps one: a panic is a failed test.
 #![allow(
     clippy::arithmetic_side_effects,
