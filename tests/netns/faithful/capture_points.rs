@@ -29,7 +29,8 @@ fn request_over_the_loopback_is_mirrored_once() {
     let local = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
     world.production = TestApp::start(&world.lab.gateway, local(PRODUCTION_PORT), LogMode::Full).unwrap();
     let v6 = std::net::SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, GATEWAY_PORT));
-    let _nginx = world.nginx(|config| config.listen = vec![local(GATEWAY_PORT), v6]);
+    let nginx = || world.nginx(|config| config.listen = vec![local(GATEWAY_PORT), v6]);
+    let downstream = nginx();
 
     let watch = world.mirror_all("interfaces = [\"lo\"]\nports = [8080]");
     let mut ids = Ids::default();
@@ -38,8 +39,9 @@ fn request_over_the_loopback_is_mirrored_once() {
     assert_mirrored(&world, &watch, &sent);
     watch.end();
 
-    world.production.log().clear();
-    world.shadow.log().clear();
+    drop(downstream);
+    world.forget();
+    let _upstream = nginx();
     let watch = world.mirror_all("interfaces = [\"lo\"]\nports = [8000]\nleg = \"upstream\"");
     let sent = send_some(&world.lab.gateway, local(GATEWAY_PORT), &mut ids);
     world.shadow.wait_for_requests(sent.len(), LIMIT).unwrap();
@@ -73,7 +75,7 @@ fn host_side_of_a_pod_mirrors_both_legs() {
         return;
     }
     let world = World::new();
-    let _nginx = world.nginx(|_| {});
+    let downstream = world.nginx(|_| {});
     let host_side = "interfaces = [{ name = \"gateway0\", side = \"host\" }]";
     let config = all_to(world.shadow.address(), &format!("{host_side}\nports = [8080]"));
     let watch = world.watch(&world.lab.node, &config);
@@ -83,8 +85,9 @@ fn host_side_of_a_pod_mirrors_both_legs() {
     assert_mirrored(&world, &watch, &sent);
     watch.end();
 
-    world.production.log().clear();
-    world.shadow.log().clear();
+    drop(downstream);
+    world.forget();
+    let _upstream = world.nginx(|_| {});
     let config = all_to(world.shadow.address(), &format!("{host_side}\nports = [8000]\nleg = \"upstream\""));
     let watch = world.watch(&world.lab.node, &config);
     let sent = send_some(&world.lab.client, Role::Gateway.at(GATEWAY_PORT), &mut ids);

@@ -12,8 +12,6 @@ use mirror_tests::server::{LogMode, TestApp};
 use mirror_tests::wait;
 use serde_json::Value;
 
-/// The host that requests ask for.
-pub(super) const HOST: &str = "shadowing.example";
 /// Where gateways listen.
 pub(super) const GATEWAY_PORT: u16 = 8080;
 /// Where production listens.
@@ -46,6 +44,13 @@ impl World {
             TestApp::start(&lab.production, Role::Production.at(PRODUCTION_PORT), LogMode::Full).unwrap();
         let shadow = TestApp::start(&lab.shadow, Role::Shadow.at(SHADOW_PORT), LogMode::Full).unwrap();
         Self { lab, production, shadow }
+    }
+
+    /// Empties both logs. A gateway that goes on has open connections to production, which another daemon would
+    /// join: start another gateway too.
+    pub(super) fn forget(&self) {
+        self.production.log().clear();
+        self.shadow.log().clear();
     }
 
     /// nginx in front of production, over both families.

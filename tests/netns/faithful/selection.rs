@@ -29,7 +29,7 @@ fn cgroup_of_nginx_mirrors_both_legs_across_namespaces() {
     }
     let world = World::new();
     let cgroup = Cgroup::new().unwrap();
-    let _nginx = nginx_in(&world, &cgroup, |_| {});
+    let downstream = nginx_in(&world, &cgroup, |_| {});
     let place = format!("cgroups = [\"{}\"]", cgroup.path().display());
     let mut ids = Ids::default();
     let watch = world.mirror_all(&format!("{place}\nports = [8080]")).also_at(cgroup.path());
@@ -38,8 +38,9 @@ fn cgroup_of_nginx_mirrors_both_legs_across_namespaces() {
     assert_mirrored(&world, &watch, &sent);
     watch.end();
 
-    world.production.log().clear();
-    world.shadow.log().clear();
+    drop(downstream);
+    world.forget();
+    let _upstream = nginx_in(&world, &cgroup, |_| {});
     let upstream = format!("{place}\nports = [8000]\nleg = \"upstream\"");
     let watch = world.mirror_all(&upstream).also_at(cgroup.path());
     let sent = send_some(&world.lab.client, Role::Gateway.at(GATEWAY_PORT), &mut ids);
@@ -58,7 +59,8 @@ fn cgroup_of_nginx_mirrors_both_legs_over_the_loopback() {
     let local = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let cgroup = Cgroup::new().unwrap();
     world.production = TestApp::start(&world.lab.gateway, local(PRODUCTION_PORT), LogMode::Full).unwrap();
-    let _nginx = nginx_in(&world, &cgroup, |config| config.listen = vec![local(GATEWAY_PORT)]);
+    let nginx = || nginx_in(&world, &cgroup, |config| config.listen = vec![local(GATEWAY_PORT)]);
+    let downstream = nginx();
     // A second one in the same cgroup in front of the first: both ends of a connection are in the cgroup.
     let _front = nginx_in(&world, &cgroup, |config| {
         config.listen = vec![local(OTHER_PORT)];
@@ -69,8 +71,7 @@ fn cgroup_of_nginx_mirrors_both_legs_over_the_loopback() {
     let watch = world.mirror_all(&format!("{place}\nports = [8080]")).also_at(cgroup.path());
     let sent = send_some(&world.lab.gateway, local(GATEWAY_PORT), &mut ids);
     assert_mirrored(&world, &watch, &sent);
-    world.shadow.log().clear();
-    world.production.log().clear();
+    world.forget();
     let count = sent.len();
     let sent = send_some(&world.lab.gateway, local(OTHER_PORT), &mut ids);
     let got = world.shadow.wait_for_requests(sent.len(), LIMIT).unwrap();
@@ -78,8 +79,9 @@ fn cgroup_of_nginx_mirrors_both_legs_over_the_loopback() {
     watch.all_replayed((count + sent.len()) as u64);
     watch.end();
 
-    world.production.log().clear();
-    world.shadow.log().clear();
+    drop(downstream);
+    world.forget();
+    let _upstream = nginx();
     let upstream = format!("{place}\nports = [8000]\nleg = \"upstream\"");
     let watch = world.mirror_all(&upstream).also_at(cgroup.path());
     let sent = send_some(&world.lab.gateway, local(OTHER_PORT), &mut ids);
@@ -111,7 +113,7 @@ fn only_the_gateway_of_the_cgroup_is_mirrored_beside_another_one() {
     // Many young connections of both, for the first data may come before the gateway has accepted.
     for round in 0..50 {
         let at = |port| if round % 2 == 0 { Role::Gateway.at(port) } else { Role::Gateway.at_v6(port) };
-        let mut open = |port| Connection::open(&world.lab.client, at(port)).unwrap();
+        let open = |port| Connection::open(&world.lab.client, at(port)).unwrap();
         let (mut ours, mut others) = (open(GATEWAY_PORT), open(OTHER_PORT));
         for _ in 0..2 {
             let (wanted, unwanted) = (Sent::get(ids.next()), Sent::post(ids.next(), 100));

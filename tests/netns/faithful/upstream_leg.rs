@@ -13,8 +13,7 @@ const UPSTREAM: &str = "interfaces = [\"eth0\"]\nports = [8000]\nleg = \"upstrea
 /// Sends a bit of everything through the gateway, and compares the two logs.
 #[track_caller]
 fn assert_logs_agree(world: &World, shapes: fn(&mut Ids) -> Vec<Sent>) {
-    world.production.log().clear();
-    world.shadow.log().clear();
+    world.forget();
     let watch = world.mirror_all(UPSTREAM);
     let to = Role::Gateway.at(GATEWAY_PORT);
     let ids = &mut Ids::default();
