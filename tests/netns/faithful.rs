@@ -6,6 +6,7 @@ mod capture_points;
 mod client_leg;
 mod corpus;
 mod expected;
+mod hostile;
 mod joining;
 mod proxied;
 mod refusals;

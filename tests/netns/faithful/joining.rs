@@ -27,12 +27,13 @@ fn connection_used_before_the_daemon_is_mirrored_from_the_third_exchange_on() {
     let world = World::new();
     let _nginx = world.nginx(|_| {});
     let mut ids = Ids::default();
-    let mut connections: Vec<Connection> = [Role::Gateway.at(GATEWAY_PORT), Role::Gateway.at_v6(GATEWAY_PORT)]
-        .into_iter()
-        .cycle()
-        .take(8)
-        .map(|to| Connection::open(&world.lab.client, to).unwrap())
-        .collect();
+    let mut connections: Vec<Connection> =
+        [Role::Gateway.at(GATEWAY_PORT), Role::Gateway.at_v6(GATEWAY_PORT)]
+            .into_iter()
+            .cycle()
+            .take(8)
+            .map(|to| Connection::open(&world.lab.client, to).unwrap())
+            .collect();
     for connection in &mut connections {
         assert_eq!(Sent::get(ids.next()).exchange(connection).status, 200);
         assert_eq!(Sent::post(ids.next(), 5000).exchange(connection).status, 200);
@@ -51,7 +52,11 @@ fn connection_used_before_the_daemon_is_mirrored_from_the_third_exchange_on() {
     }
     world.shadow.wait_for_requests(sure.len(), LIMIT).unwrap();
     let books = watch.books(count);
-    assert_eq!(dropped(&books, "unproven_boundary"), (connections.len() * SPENT_EXCHANGES) as u64, "{books:#}");
+    assert_eq!(
+        dropped(&books, "unproven_boundary"),
+        (connections.len() * SPENT_EXCHANGES) as u64,
+        "{books:#}"
+    );
     assert_same(&sure, &world.shadow.requests());
     watch.end();
 }
@@ -94,25 +99,39 @@ fn request_embedded_in_an_upload_never_arrives_whenever_it_is_joined() {
     let world = World::new();
     let _nginx = world.nginx(|_| {});
     let (ended, sent) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let mut refused = 0;
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
             let (world, ended, sent) = (&world, &ended, &sent);
             scope.spawn(move || upload_until(world, ended, sent, client));
         }
+        // Also when a claim fails: the scope waits for its threads.
+        let _guard = Ends(&ended);
         for _ in 0..JOINS {
             let watch = world.watch(&world.lab.gateway, &all_to(world.shadow.address(), DOWNSTREAM));
             // So many true requests have come after this join that every connection has been trusted.
             let goal = sent.lock().unwrap().len() + 24;
             mirror_tests::wait::until_true("clients go on", LIMIT, || sent.lock().unwrap().len() >= goal)
                 .unwrap();
-            watch.end();
+            refused += dropped(&watch.daemon.ledger().unwrap(), "unproven_boundary");
+            watch.end_under_load();
         }
-        ended.store(true, Ordering::Relaxed);
     });
     let got = world.shadow.requests();
+    // Embedded requests were seen at the start of segments, and refused.
+    assert!(refused > 20, "only {refused} candidates");
     assert!(got.len() > JOINS * 4, "only {} requests were mirrored", got.len());
     assert_subset(&sent.into_inner().unwrap(), &got);
     assert_eq!(world.shadow.log().faults(), Vec::<String>::new());
+}
+
+/// Ends the clients when it goes.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// How an upload is framed.
@@ -172,12 +191,13 @@ fn upload(id: u64, shape: Shape, embedded: usize) -> (Sent, Vec<Vec<u8>>) {
             (request, pieces)
         }
         Shape::Chunked => {
-            let fake: Vec<Vec<u8>> =
-                evils.iter().map(|evil| [b"0\r\n\r\n".as_slice(), evil, b"5\r\nhello\r\n"].concat()).collect();
+            let fake: Vec<Vec<u8>> = evils
+                .iter()
+                .map(|evil| [b"0\r\n\r\n".as_slice(), evil, b"5\r\nhello\r\n"].concat())
+                .collect();
             let body = fake.concat();
             let how = Chunking { sizes: &[fake[0].len()], extension: "", trailers: "" };
-            let request =
-                Sent::chunked(id, &format!("{head}Transfer-Encoding: chunked\r\n"), &body, &how);
+            let request = Sent::chunked(id, &format!("{head}Transfer-Encoding: chunked\r\n"), &body, &how);
             // Cut before each size line, before each embedded request and before each false chunk.
             let mut pieces = vec![request.head.clone()];
             let mut rest = request.wire[request.head.len()..].to_vec();

@@ -124,10 +124,17 @@ impl Watch {
         assert_eq!(books["kernel_complete"], true, "{books:#}");
     }
 
-    /// Ends the daemon: its books balance to the last, and it leaves nothing behind.
+    /// Ends the daemon at a quiet moment: its books balance to the last, and it leaves nothing behind.
     #[track_caller]
-    pub(super) fn end(mut self) {
+    pub(super) fn end(self) {
         assert_balanced(&self.daemon.ledger().unwrap());
+        self.end_under_load();
+    }
+
+    /// Ends the daemon while requests come in, so that no reading of its books is of one moment: it leaves nothing
+    /// behind.
+    #[track_caller]
+    pub(super) fn end_under_load(mut self) {
         self.daemon.stop(LIMIT).unwrap();
         let gone = || bpf::still_loaded(&self.held).unwrap().is_empty();
         if wait::until_true("the kernel frees what the daemon held", LIMIT, gone).is_err() {
@@ -161,7 +168,9 @@ pub(super) fn assert_balanced(books: &Value) {
 
 /// How many requests were dropped for `reason` before any rule looked at them.
 pub(super) fn dropped(books: &Value, reason: &str) -> u64 {
-    books["requests"]["dropped_by_reason"][reason].as_u64().unwrap_or_else(|| panic!("no {reason} in {books:#}"))
+    books["requests"]["dropped_by_reason"][reason]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {reason} in {books:#}"))
 }
 
 /// How many copies of the shadow "v2" have this end.
