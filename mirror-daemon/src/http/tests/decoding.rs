@@ -257,3 +257,16 @@ fn kept_alive_http_1_0_goes_on() {
     let log = wire.close(CloseCause::Finished);
     assert!(log.requests.len() == 2 && log.requests.values().all(Seen::may_go), "{log:?}");
 }
+
+#[test]
+fn half_head_that_is_shed_is_counted_and_its_memory_given_back() {
+    let mut wire = Wire::open(false);
+    wire.request("GET /a HTTP/1.1\r\nX: ");
+    assert!(wire.flow.allocated_bytes() > 0);
+    let Wire { flow, log, .. } = &mut wire;
+    flow.shed(&mut |event| log.note(event));
+    assert!(wire.flow.allocated_bytes() < 200, "what finding framing again takes");
+    wire.request("y\r\n\r\n");
+    let log = wire.close(CloseCause::Finished);
+    assert_eq!(log.ends(), [("", Some(Err(DropReason::BufferFull)))]);
+}
