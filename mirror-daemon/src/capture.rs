@@ -21,7 +21,7 @@ mod reader;
 mod shed;
 mod verdict;
 
-pub use attach::{Attacher, Attachment, PointState, PointStatus};
+pub use attach::{Attacher, Attachment, PointNumbers, PointState, PointStatus};
 pub use control::{ControlEvent, ControlReader};
 pub use counters::CounterReader;
 pub use error::CaptureError;

@@ -5,6 +5,8 @@
 //! kernel's rings, behind a pcap file and in tests.
 
 mod exchange;
+#[cfg(test)]
+mod tests;
 
 use crate::config::{Config, Leg, ShadowConfig, ShadowId};
 use crate::drop_reason::DropReason;
@@ -12,7 +14,7 @@ use crate::flow::{
     Answers, CloseCause, FlowCounters, FlowEvent, FlowKey, FlowTable, HashSeed, Lifecycle, Segment,
     SeqNumber, Timestamp,
 };
-use crate::http::{HttpEvent, HttpFlow, HttpOptions, RequestHead, RequestNumber};
+use crate::http::{BodyLength, HttpEvent, HttpFlow, HttpOptions, RequestHead, RequestNumber};
 use crate::replay::ShadowRequest;
 use crate::rewrite::{self, HostSource};
 use crate::rule::{self, Decision, Sender};
@@ -82,7 +84,7 @@ pub struct Pipeline<O> {
 /// Counters of the pipeline that belong to no request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PipelineCounters {
-    /// Bytes held for growing and held requests, now.
+    /// Bytes held for heads in pieces, and for growing and held requests, now.
     pub buffered_bytes: usize,
     /// Requests replayed with the shadow's own authority, for they had none to suffix.
     pub without_host: u64,
@@ -239,9 +241,16 @@ impl<O: Outlet> Core<O> {
         let Connection { http, exchanges, proxied_client, timeout } = connection;
         let http = http.get_or_insert_with(|| HttpFlow::new(self.http_options));
         self.is_unwanted = false;
+        let before = http.allocated_bytes();
         http.handle_event(event, &mut |http_event| {
             self.handle_http(key, exchanges, proxied_client, &http_event)
         });
+        self.charge(before, http.allocated_bytes());
+        if http.allocated_bytes() > before && self.is_full() {
+            let before = http.allocated_bytes();
+            http.shed(&mut |event| self.handle_http(key, exchanges, proxied_client, &event));
+            self.charge(before, http.allocated_bytes());
+        }
         if let FlowEvent::Closed(cause) = event {
             if *cause == CloseCause::NotGateway {
                 self.outlet.ignore(key);
@@ -280,7 +289,9 @@ impl<O: Outlet> Core<O> {
 
     fn handle_http_timeout(&mut self, key: &FlowKey, connection: &mut Connection, now: Timestamp) {
         let Connection { http: Some(http), exchanges, proxied_client, timeout } = connection else { return };
+        let before = http.allocated_bytes();
         http.handle_timeout(now, &mut |event| self.handle_http(key, exchanges, proxied_client, &event));
+        self.charge(before, http.allocated_bytes());
         *timeout = http.next_timeout();
         self.note_timeout(key, *timeout);
     }
@@ -340,6 +351,10 @@ impl<O: Outlet> Core<O> {
         }
         exchange.start(head.body, &view, &mut self.outlet);
         self.charge(0, exchange.held_bytes());
+        // One without a body is offered before anything else happens.
+        if self.is_full() && (held || head.body != BodyLength::None) {
+            self.shed(&mut exchange);
+        }
         exchanges.push(exchange);
     }
 
@@ -398,9 +413,7 @@ impl<O: Outlet> Core<O> {
         self.charge(before, after);
         if is_over {
             exchanges.swap_remove(index);
-        } else if after > before
-            && self.counters.buffered_bytes > self.view.config.capture.limits.max_total_bytes
-        {
+        } else if after > before && self.is_full() {
             self.shed(exchange);
         }
     }
@@ -428,6 +441,11 @@ impl<O: Outlet> Core<O> {
             Some(_) => self.book(Entry::Dropped(reason)),
             None => exchange.lose(reason),
         }
+    }
+
+    /// Heads in pieces, and growing and held requests, take more than all of them together may.
+    fn is_full(&self) -> bool {
+        self.counters.buffered_bytes > self.view.config.capture.limits.max_total_bytes
     }
 
     fn charge(&mut self, before: usize, after: usize) {
