@@ -9,7 +9,8 @@ mod exchange;
 use crate::config::{Config, Leg, ShadowConfig, ShadowId};
 use crate::drop_reason::DropReason;
 use crate::flow::{
-    Answers, CloseCause, FlowCounters, FlowEvent, FlowKey, FlowTable, HashSeed, Lifecycle, Segment, SeqNumber, Timestamp,
+    Answers, CloseCause, FlowCounters, FlowEvent, FlowKey, FlowTable, HashSeed, Lifecycle, Segment,
+    SeqNumber, Timestamp,
 };
 use crate::http::{HttpEvent, HttpFlow, HttpOptions, RequestHead, RequestNumber};
 use crate::replay::ShadowRequest;
@@ -137,7 +138,8 @@ impl<O: Outlet> Pipeline<O> {
     /// Takes one captured segment.
     pub fn handle_segment(&mut self, segment: &Segment<'_>) {
         let core = &mut self.core;
-        self.flows.handle_segment(segment, &mut |key, connection, event| core.handle_flow(key, connection, &event));
+        self.flows
+            .handle_segment(segment, &mut |key, connection, event| core.handle_flow(key, connection, &event));
         self.forget_ignored();
     }
 
@@ -159,7 +161,8 @@ impl<O: Outlet> Pipeline<O> {
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         let core = &mut self.core;
-        self.flows.handle_timeout(now, &mut |key, connection, event| core.handle_flow(key, connection, &event));
+        self.flows
+            .handle_timeout(now, &mut |key, connection, event| core.handle_flow(key, connection, &event));
     }
 
     /// Ends every flow, so that every request under way gets its entry: at the end of a file, or of a drain.
@@ -210,7 +213,9 @@ impl<O: Outlet> Core<O> {
         let Connection { http, exchanges, proxied_client } = connection;
         let http = http.get_or_insert_with(|| HttpFlow::new(self.http_options));
         self.is_unwanted = false;
-        http.handle_event(event, &mut |http_event| self.handle_http(key, exchanges, proxied_client, &http_event));
+        http.handle_event(event, &mut |http_event| {
+            self.handle_http(key, exchanges, proxied_client, &http_event)
+        });
         if let FlowEvent::Closed(cause) = event {
             if *cause == CloseCause::NotGateway {
                 self.outlet.ignore(key);
@@ -337,7 +342,9 @@ impl<O: Outlet> Core<O> {
         self.charge(before, after);
         if is_over {
             exchanges.swap_remove(index);
-        } else if after > before && self.counters.buffered_bytes > self.view.config.capture.limits.max_total_bytes {
+        } else if after > before
+            && self.counters.buffered_bytes > self.view.config.capture.limits.max_total_bytes
+        {
             self.shed(exchange);
         }
     }
@@ -351,7 +358,8 @@ impl<O: Outlet> Core<O> {
     }
 
     fn release(&mut self, exchanges: &mut Vec<Exchange>, number: RequestNumber) {
-        let entry = exchanges.iter().find(|exchange| exchange.number == number).and_then(|exchange| exchange.held);
+        let entry =
+            exchanges.iter().find(|exchange| exchange.number == number).and_then(|exchange| exchange.held);
         let Some(entry) = entry else { return };
         self.book(entry);
         self.change(exchanges, number, Exchange::release);
