@@ -19,6 +19,8 @@ use crate::rule::{self, Decision, Sender};
 use crate::telemetry::{Ledger, ShadowLedger};
 use bytes::Bytes;
 use exchange::{Copy, CopyState, Entry, Exchange};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -97,6 +99,8 @@ struct Connection {
     exchanges: Vec<Exchange>,
     /// The client that a PROXY protocol header named.
     proxied_client: Option<IpAddr>,
+    /// When the decoder is woken next; it may have found out since that it need not be.
+    timeout: Option<Timestamp>,
 }
 
 /// All of a pipeline but its flows, so that both can be borrowed at once.
@@ -111,7 +115,13 @@ struct Core<O> {
     http_options: HttpOptions,
     /// Flows that are to be forgotten when the segment is done with: their number is at most one.
     ignored: Option<FlowKey>,
+    /// When held requests of a flow have waited for long enough. Entries of flows that have gone, or whose
+    /// request was released, are found to be stale when they are due.
+    held: BinaryHeap<Reverse<(Timestamp, FlowKey)>>,
 }
+
+/// Most flows with held requests that are woken for them; in others a held request ends with its flow.
+const MAX_TIMEOUTS: usize = 65_536;
 
 /// Bodies with fewer bytes to come are not worth a verdict: the map write costs more than the copies.
 const MIN_PASS_OVER_BYTES: u32 = 64 * 1024;
@@ -125,7 +135,16 @@ impl<O: Outlet> Pipeline<O> {
             HttpOptions { proxy_protocol: capture.proxy_protocol && capture.leg == Leg::Downstream };
         let flows = FlowTable::new(capture.limits.clone(), Answers::Glimpsed, seed);
         let counters = PipelineCounters::default();
-        let core = Core { view, ledger, outlet, counters, is_unwanted: false, http_options, ignored: None };
+        let core = Core {
+            view,
+            ledger,
+            outlet,
+            counters,
+            is_unwanted: false,
+            http_options,
+            ignored: None,
+            held: BinaryHeap::new(),
+        };
         Self { flows, core }
     }
 
@@ -155,7 +174,8 @@ impl<O: Outlet> Pipeline<O> {
     /// When to call [`handle_timeout`](Self::handle_timeout) next.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        self.flows.next_timeout()
+        let held = self.core.held.peek().map(|Reverse((due, _))| *due);
+        self.flows.next_timeout().into_iter().chain(held).min()
     }
 
     /// Lets time pass.
@@ -163,6 +183,12 @@ impl<O: Outlet> Pipeline<O> {
         let core = &mut self.core;
         self.flows
             .handle_timeout(now, &mut |key, connection, event| core.handle_flow(key, connection, &event));
+        while let Some(key) = self.core.next_due(now) {
+            if let Some(connection) = self.flows.state_mut(&key) {
+                self.core.handle_http_timeout(&key, connection, now);
+            }
+            self.forget_ignored();
+        }
     }
 
     /// Ends every flow, so that every request under way gets its entry: at the end of a file, or of a drain.
@@ -210,7 +236,7 @@ impl<O: Outlet> Pipeline<O> {
 
 impl<O: Outlet> Core<O> {
     fn handle_flow(&mut self, key: &FlowKey, connection: &mut Connection, event: &FlowEvent<'_>) {
-        let Connection { http, exchanges, proxied_client } = connection;
+        let Connection { http, exchanges, proxied_client, timeout } = connection;
         let http = http.get_or_insert_with(|| HttpFlow::new(self.http_options));
         self.is_unwanted = false;
         http.handle_event(event, &mut |http_event| {
@@ -224,9 +250,39 @@ impl<O: Outlet> Core<O> {
             for exchange in std::mem::take(exchanges) {
                 self.forget(exchange, DropReason::Truncated);
             }
-        } else if self.is_unwanted {
+            return;
+        }
+        if self.is_unwanted {
             self.pass_over_body(key, http, event);
         }
+        if timeout.is_none() {
+            *timeout = http.next_timeout();
+            self.note_timeout(key, *timeout);
+        }
+    }
+
+    /// A flow has at most one entry, so that a flood of held requests is no flood of entries.
+    fn note_timeout(&mut self, key: &FlowKey, due: Option<Timestamp>) {
+        if let Some(due) = due
+            && self.held.len() < MAX_TIMEOUTS
+        {
+            self.held.push(Reverse((due, *key)));
+        }
+    }
+
+    fn next_due(&mut self, now: Timestamp) -> Option<FlowKey> {
+        let Reverse((due, key)) = *self.held.peek()?;
+        (due <= now).then(|| {
+            self.held.pop();
+            key
+        })
+    }
+
+    fn handle_http_timeout(&mut self, key: &FlowKey, connection: &mut Connection, now: Timestamp) {
+        let Connection { http: Some(http), exchanges, proxied_client, timeout } = connection else { return };
+        http.handle_timeout(now, &mut |event| self.handle_http(key, exchanges, proxied_client, &event));
+        *timeout = http.next_timeout();
+        self.note_timeout(key, *timeout);
     }
 
     fn handle_http(
