@@ -57,10 +57,12 @@ impl Look {
     pub(crate) fn since(&self, earlier: &Self) -> Used {
         let passed = self.at - earlier.at;
         let steal = self.steal.saturating_sub(earlier.steal);
-        let grown = self
-            .foreign
-            .iter()
-            .map(|(task, time)| time.saturating_sub(earlier.foreign.get(task).copied().unwrap_or_default()));
+        let on_cpu = self.foreign.iter().filter(|(_, task)| task.cpu == GATEWAY_CPU);
+        // What has moved about cannot be told apart by CPU: all of it counts.
+        let grown = on_cpu.map(|(name, task)| {
+            let before = earlier.foreign.get(name).map_or(Duration::ZERO, |task| task.used);
+            task.used.saturating_sub(before)
+        });
         let foreign: Duration = grown.sum();
         Used {
             busy: passed.saturating_sub(self.idle.saturating_sub(earlier.idle)).saturating_sub(steal),
