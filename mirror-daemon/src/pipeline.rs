@@ -88,8 +88,23 @@ pub struct PipelineCounters {
     pub buffered_bytes: usize,
     /// Requests replayed with the shadow's own authority, for they had none to suffix.
     pub without_host: u64,
-    /// Flows passed over for good, by what they turned out to be.
-    pub flows_passed_over: u64,
+    /// Flows passed over for good: TLS, or another protocol.
+    pub passed_over_not_http: u64,
+    /// Flows passed over for good: they left HTTP/1.
+    pub passed_over_upgrade: u64,
+    /// Flows passed over for good: a version of HTTP that is not mirrored.
+    pub passed_over_unsupported_protocol: u64,
+}
+
+impl PipelineCounters {
+    fn pass_over(&mut self, reason: DropReason) {
+        let counter = match reason {
+            DropReason::Upgrade => &mut self.passed_over_upgrade,
+            DropReason::UnsupportedProtocol => &mut self.passed_over_unsupported_protocol,
+            _ => &mut self.passed_over_not_http,
+        };
+        *counter = counter.saturating_add(1);
+    }
 }
 
 /// What is remembered of one connection beside its assembler.
@@ -331,8 +346,8 @@ impl<O: Outlet> Core<O> {
                     None => self.ledger.dropped.of(*reason).increment(),
                 }
             }
-            HttpEvent::PassOver { .. } => {
-                self.counters.flows_passed_over = self.counters.flows_passed_over.saturating_add(1);
+            HttpEvent::PassOver { reason } => {
+                self.counters.pass_over(*reason);
                 self.ignored = Some(*key);
             }
         }

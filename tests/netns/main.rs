@@ -12,6 +12,7 @@
 
 mod capture;
 mod complete;
+mod faithful;
 mod lab;
 mod place;
 mod stage;
