@@ -12,6 +12,7 @@
 
 mod capture;
 mod complete;
+mod harmless;
 mod lab;
 mod place;
 mod stage;
