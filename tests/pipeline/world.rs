@@ -24,6 +24,8 @@ pub(crate) struct Outcome {
     /// Streamed bodies that were aborted.
     pub(crate) aborted: usize,
     pub(crate) ignored_flows: usize,
+    /// Bytes that the pipeline still held after the end.
+    pub(crate) held_bytes: usize,
     pub(crate) ledger: Arc<Ledger>,
 }
 
@@ -63,10 +65,12 @@ pub(crate) fn run(config: &str, write: impl FnOnce(&mut PcapWriter<Vec<u8>>)) ->
         })
         .expect("our own file is right to its end");
     pipeline.handle_end();
+    let held_bytes = pipeline.held_bytes();
     let memory = std::mem::take(pipeline.outlet_mut());
     let offered = memory.offered.len();
     let sent: Vec<Sent> = memory.offered.into_iter().filter_map(read_whole).collect();
-    Outcome { aborted: offered - sent.len(), ignored_flows: memory.ignored.len(), sent, ledger }
+    let aborted = offered - sent.len();
+    Outcome { aborted, ignored_flows: memory.ignored.len(), held_bytes, sent, ledger }
 }
 
 /// A connection between two fixed addresses, opened.

@@ -3,12 +3,13 @@
 //! A test that asserts "nothing is left" should note [`held_by`] the daemon while it lives and ask
 //! [`still_loaded`] afterwards: this says the same whoever else uses BPF on the machine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData, PerCpuArray};
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
 use mirror_common::KernelCounters;
 use serde_json::Value;
 
@@ -48,22 +49,51 @@ pub fn held_by(pid: u32) -> Result<HeldObjects> {
     Ok(held)
 }
 
-/// Kernel memory of all maps that process `pid` has open, in bytes, as the kernel accounts it.
+/// Memory that the kernel charges for the maps of process `pid`, in bytes; each map once.
 ///
 /// # Errors
 /// When the process is gone.
 pub fn map_bytes(pid: u32) -> Result<u64> {
-    let dir = format!("/proc/{pid}/fdinfo");
-    let mut by_map = std::collections::BTreeMap::new();
-    for entry in std::fs::read_dir(&dir).with_context(|| format!("no process {pid}"))? {
+    let mut of_maps = BTreeMap::new();
+    for entry in
+        std::fs::read_dir(format!("/proc/{pid}/fdinfo")).with_context(|| format!("no process {pid}"))?
+    {
         let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
         let number =
             |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
         if let (Some(map), Some(bytes)) = (number("map_id:"), number("memlock:")) {
-            by_map.insert(map, bytes);
+            of_maps.insert(map, bytes);
         }
     }
-    Ok(by_map.values().sum())
+    Ok(of_maps.into_values().sum())
+}
+
+/// How often a kernel program ran, and for how long, while statistics were on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgramRuns {
+    /// Its name, as the kernel cuts it.
+    pub name: String,
+    /// How often it ran.
+    pub runs: u64,
+    /// All runs together.
+    pub time: Duration,
+}
+
+/// What the kernel counted of these programs since they were loaded, in the order of their ids.
+///
+/// # Errors
+/// When the kernel refuses to tell.
+pub fn runs_of(programs: &BTreeSet<u64>) -> Result<Vec<ProgramRuns>> {
+    let mut found = Vec::new();
+    for program in loaded_programs() {
+        // Programs of others come and go.
+        let Ok(program) = program else { continue };
+        if programs.contains(&u64::from(program.id())) {
+            let name = program.name_as_str().unwrap_or("?").to_owned();
+            found.push(ProgramRuns { name, runs: program.run_count(), time: program.run_time() });
+        }
+    }
+    Ok(found)
 }
 
 /// What the kernel programs have counted, read past the daemon: so also when it is stopped or dead.
