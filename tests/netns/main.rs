@@ -13,6 +13,7 @@
 mod capture;
 mod complete;
 mod faithful;
+mod harmless;
 mod lab;
 mod place;
 mod stage;
