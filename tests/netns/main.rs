@@ -18,5 +18,6 @@
 
 mod capture;
 mod lab;
+mod loss;
 mod place;
 mod traffic;
