@@ -17,20 +17,16 @@ pub struct ControlRecord {
     /// How many bytes were lost; 0 for opens and closes.
     pub bytes: u32,
     /// A [`ControlKind`].
-    pub kind: u8,
+    pub kind: u32,
     /// A [`crate::RecordDirection`]; 0 for opens and closes.
-    pub direction: u8,
+    pub direction: u16,
     /// A [`LossReason`]; 0 for opens and closes.
-    pub reason: u8,
-    /// Zero.
-    pub padding: u8,
-    /// Zero.
-    pub padding_word: u32,
+    pub reason: u16,
 }
 
 /// [`ControlRecord::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u32)]
 pub enum ControlKind {
     /// The gateway opened or accepted the connection.
     Opened = 0,
@@ -42,7 +38,7 @@ pub enum ControlKind {
 
 /// [`ControlRecord::reason`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u16)]
 pub enum LossReason {
     /// The data ring had no room.
     RingFull = 0,
@@ -65,7 +61,7 @@ impl LossReason {
 
     /// The reason with this code.
     #[must_use]
-    pub const fn from_code(code: u8) -> Option<Self> {
+    pub const fn from_code(code: u16) -> Option<Self> {
         match code {
             0 => Some(Self::RingFull),
             1 => Some(Self::Shed),
@@ -78,7 +74,7 @@ impl LossReason {
 impl ControlKind {
     /// The kind with this code.
     #[must_use]
-    pub const fn from_code(code: u8) -> Option<Self> {
+    pub const fn from_code(code: u32) -> Option<Self> {
         match code {
             0 => Some(Self::Opened),
             1 => Some(Self::Closed),
@@ -97,11 +93,9 @@ impl ControlRecord {
             at_ns: decode::u64_at(bytes, offset_of!(Self, at_ns))?,
             seq: decode::u32_at(bytes, offset_of!(Self, seq))?,
             bytes: decode::u32_at(bytes, offset_of!(Self, bytes))?,
-            kind: *bytes.get(offset_of!(Self, kind))?,
-            direction: *bytes.get(offset_of!(Self, direction))?,
-            reason: *bytes.get(offset_of!(Self, reason))?,
-            padding: 0,
-            padding_word: 0,
+            kind: decode::u32_at(bytes, offset_of!(Self, kind))?,
+            direction: decode::u16_at(bytes, offset_of!(Self, direction))?,
+            reason: decode::u16_at(bytes, offset_of!(Self, reason))?,
         })
     }
 }

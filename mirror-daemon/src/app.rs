@@ -67,7 +67,9 @@ fn check(args: &CheckArgs) -> Result<(), Failure> {
     let checked = Config::from_toml(&text, &args.config.display().to_string());
     match (checked, args.json) {
         (Ok(config), false) => print(&explain::summary(&config)),
-        (Ok(config), true) => print_json(&serde_json::json!({ "ok": true, "summary": explain::summary(&config) })),
+        (Ok(config), true) => {
+            print_json(&serde_json::json!({ "ok": true, "summary": explain::summary(&config) }))
+        }
         (Err(faults), false) => Err(Failure::usage(faults)),
         (Err(faults), true) => {
             print_json(&serde_json::json!({ "ok": false, "faults": faults.faults }))?;

@@ -17,9 +17,10 @@ pub enum DropReason {
     /// A candidate found after a mid-connection join whose boundary was never proven by its answer.
     UnprovenBoundary,
     /// Content-Length and Transfer-Encoding together, differing Content-Lengths, an obs-fold in a framing
-    /// header or another ambiguity that is used for request smuggling (RFC 9112, 6.3 and 11.2).
+    /// header, a broken chunk line or another ambiguity that is used for request smuggling (RFC 9112, 6.3, 7.1
+    /// and 11.2).
     Smuggling,
-    /// The head or a chunk line broke the grammar (RFC 9112).
+    /// The head or the trailer section broke the grammar (RFC 9112).
     Malformed,
     /// The head is larger than `MAX_HEAD_BYTES` or has more fields than `MAX_FIELDS`.
     HeadTooLarge,

@@ -423,7 +423,10 @@ hosts = ["shadowing.example"]
             assert!(matches!(explain(&config, "GET", url, &[], None), Err(ExplainError::Url(_))), "{url}");
         }
         assert!(matches!(explain(&config, "G T", "/", &[], None), Err(ExplainError::Method(_))));
-        assert!(matches!(explain(&config, "GET", "/", &header("a b", "1"), None), Err(ExplainError::Header(_))));
+        assert!(matches!(
+            explain(&config, "GET", "/", &header("a b", "1"), None),
+            Err(ExplainError::Header(_))
+        ));
         assert!(matches!(
             explain(&config, "GET", "/", &header("a", "1\r\nb: 2"), None),
             Err(ExplainError::Header(_))

@@ -9,7 +9,8 @@ mod exchange;
 use crate::config::{Config, Leg, ShadowConfig, ShadowId};
 use crate::drop_reason::DropReason;
 use crate::flow::{
-    Answers, CloseCause, FlowCounters, FlowEvent, FlowKey, FlowTable, HashSeed, Lifecycle, Segment, SeqNumber, Timestamp,
+    Answers, CloseCause, FlowCounters, FlowEvent, FlowKey, FlowTable, HashSeed, Lifecycle, Segment,
+    SeqNumber, Timestamp,
 };
 use crate::http::{HttpEvent, HttpFlow, HttpOptions, RequestHead, RequestNumber};
 use crate::replay::ShadowRequest;
@@ -18,6 +19,8 @@ use crate::rule::{self, Decision, Sender};
 use crate::telemetry::{Ledger, ShadowLedger};
 use bytes::Bytes;
 use exchange::{Copy, CopyState, Entry, Exchange};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -96,6 +99,8 @@ struct Connection {
     exchanges: Vec<Exchange>,
     /// The client that a PROXY protocol header named.
     proxied_client: Option<IpAddr>,
+    /// When the decoder is woken next; it may have found out since that it need not be.
+    timeout: Option<Timestamp>,
 }
 
 /// All of a pipeline but its flows, so that both can be borrowed at once.
@@ -110,7 +115,13 @@ struct Core<O> {
     http_options: HttpOptions,
     /// Flows that are to be forgotten when the segment is done with: their number is at most one.
     ignored: Option<FlowKey>,
+    /// When held requests of a flow have waited for long enough. Entries of flows that have gone, or whose
+    /// request was released, are found to be stale when they are due.
+    held: BinaryHeap<Reverse<(Timestamp, FlowKey)>>,
 }
+
+/// Most flows with held requests that are woken for them; in others a held request ends with its flow.
+const MAX_TIMEOUTS: usize = 65_536;
 
 /// Bodies with fewer bytes to come are not worth a verdict: the map write costs more than the copies.
 const MIN_PASS_OVER_BYTES: u32 = 64 * 1024;
@@ -124,7 +135,16 @@ impl<O: Outlet> Pipeline<O> {
             HttpOptions { proxy_protocol: capture.proxy_protocol && capture.leg == Leg::Downstream };
         let flows = FlowTable::new(capture.limits.clone(), Answers::Glimpsed, seed);
         let counters = PipelineCounters::default();
-        let core = Core { view, ledger, outlet, counters, is_unwanted: false, http_options, ignored: None };
+        let core = Core {
+            view,
+            ledger,
+            outlet,
+            counters,
+            is_unwanted: false,
+            http_options,
+            ignored: None,
+            held: BinaryHeap::new(),
+        };
         Self { flows, core }
     }
 
@@ -137,7 +157,8 @@ impl<O: Outlet> Pipeline<O> {
     /// Takes one captured segment.
     pub fn handle_segment(&mut self, segment: &Segment<'_>) {
         let core = &mut self.core;
-        self.flows.handle_segment(segment, &mut |key, connection, event| core.handle_flow(key, connection, &event));
+        self.flows
+            .handle_segment(segment, &mut |key, connection, event| core.handle_flow(key, connection, &event));
         self.forget_ignored();
     }
 
@@ -153,13 +174,21 @@ impl<O: Outlet> Pipeline<O> {
     /// When to call [`handle_timeout`](Self::handle_timeout) next.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        self.flows.next_timeout()
+        let held = self.core.held.peek().map(|Reverse((due, _))| *due);
+        self.flows.next_timeout().into_iter().chain(held).min()
     }
 
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         let core = &mut self.core;
-        self.flows.handle_timeout(now, &mut |key, connection, event| core.handle_flow(key, connection, &event));
+        self.flows
+            .handle_timeout(now, &mut |key, connection, event| core.handle_flow(key, connection, &event));
+        while let Some(key) = self.core.next_due(now) {
+            if let Some(connection) = self.flows.state_mut(&key) {
+                self.core.handle_http_timeout(&key, connection, now);
+            }
+            self.forget_ignored();
+        }
     }
 
     /// Ends every flow, so that every request under way gets its entry: at the end of a file, or of a drain.
@@ -207,10 +236,12 @@ impl<O: Outlet> Pipeline<O> {
 
 impl<O: Outlet> Core<O> {
     fn handle_flow(&mut self, key: &FlowKey, connection: &mut Connection, event: &FlowEvent<'_>) {
-        let Connection { http, exchanges, proxied_client } = connection;
+        let Connection { http, exchanges, proxied_client, timeout } = connection;
         let http = http.get_or_insert_with(|| HttpFlow::new(self.http_options));
         self.is_unwanted = false;
-        http.handle_event(event, &mut |http_event| self.handle_http(key, exchanges, proxied_client, &http_event));
+        http.handle_event(event, &mut |http_event| {
+            self.handle_http(key, exchanges, proxied_client, &http_event)
+        });
         if let FlowEvent::Closed(cause) = event {
             if *cause == CloseCause::NotGateway {
                 self.outlet.ignore(key);
@@ -219,9 +250,39 @@ impl<O: Outlet> Core<O> {
             for exchange in std::mem::take(exchanges) {
                 self.forget(exchange, DropReason::Truncated);
             }
-        } else if self.is_unwanted {
+            return;
+        }
+        if self.is_unwanted {
             self.pass_over_body(key, http, event);
         }
+        if timeout.is_none() {
+            *timeout = http.next_timeout();
+            self.note_timeout(key, *timeout);
+        }
+    }
+
+    /// A flow has at most one entry, so that a flood of held requests is no flood of entries.
+    fn note_timeout(&mut self, key: &FlowKey, due: Option<Timestamp>) {
+        if let Some(due) = due
+            && self.held.len() < MAX_TIMEOUTS
+        {
+            self.held.push(Reverse((due, *key)));
+        }
+    }
+
+    fn next_due(&mut self, now: Timestamp) -> Option<FlowKey> {
+        let Reverse((due, key)) = *self.held.peek()?;
+        (due <= now).then(|| {
+            self.held.pop();
+            key
+        })
+    }
+
+    fn handle_http_timeout(&mut self, key: &FlowKey, connection: &mut Connection, now: Timestamp) {
+        let Connection { http: Some(http), exchanges, proxied_client, timeout } = connection else { return };
+        http.handle_timeout(now, &mut |event| self.handle_http(key, exchanges, proxied_client, &event));
+        *timeout = http.next_timeout();
+        self.note_timeout(key, *timeout);
     }
 
     fn handle_http(
@@ -337,7 +398,9 @@ impl<O: Outlet> Core<O> {
         self.charge(before, after);
         if is_over {
             exchanges.swap_remove(index);
-        } else if after > before && self.counters.buffered_bytes > self.view.config.capture.limits.max_total_bytes {
+        } else if after > before
+            && self.counters.buffered_bytes > self.view.config.capture.limits.max_total_bytes
+        {
             self.shed(exchange);
         }
     }
@@ -351,7 +414,8 @@ impl<O: Outlet> Core<O> {
     }
 
     fn release(&mut self, exchanges: &mut Vec<Exchange>, number: RequestNumber) {
-        let entry = exchanges.iter().find(|exchange| exchange.number == number).and_then(|exchange| exchange.held);
+        let entry =
+            exchanges.iter().find(|exchange| exchange.number == number).and_then(|exchange| exchange.held);
         let Some(entry) = entry else { return };
         self.book(entry);
         self.change(exchanges, number, Exchange::release);

@@ -31,7 +31,7 @@ const TCP_ACK: u8 = 0x10;
 pub(crate) fn capture(skb: *mut __sk_buff, point: u32, side: u32) -> u32 {
     if let Some(books) = Books::open() {
         if let Err(counter) = try_capture(skb, point, side, books) {
-            books.add(counter, 1);
+            Books::add_to_reason(counter, 1);
         }
     }
     0
@@ -78,7 +78,7 @@ fn try_capture(skb: *mut __sk_buff, point: u32, side: u32, books: Books) -> Resu
 
 /// `None` when the daemon is gone, stopped, or not yet there.
 #[inline(always)]
-fn live(now_ns: u64) -> Option<Live> {
+pub(crate) fn live(now_ns: u64) -> Option<Live> {
     let live = maps::LIVE.get_ptr(0)?;
     // SAFETY: a live array value, written by user space word by word.
     let live = unsafe { live.read_volatile() };
@@ -112,8 +112,9 @@ fn direction(
     }
 }
 
+/// Whether `port` is among the wanted ones.
 #[inline(always)]
-fn has_port(settings: &KernelSettings, port: u16) -> bool {
+pub(crate) fn has_port(settings: &KernelSettings, port: u16) -> bool {
     for index in 0..MAX_PORTS {
         if index as u32 >= settings.port_count {
             return false;
@@ -259,8 +260,9 @@ fn shard(hash: u64, shards: u32) -> u32 {
     (hash as u32).checked_rem(shards.min(MAX_SHARDS as u32)).unwrap_or(0)
 }
 
+/// `addr` is in network byte order, and so is the result.
 #[inline(always)]
-fn octets(addr: [u32; 4]) -> [u8; 16] {
+pub(crate) fn octets(addr: [u32; 4]) -> [u8; 16] {
     // SAFETY: both are 16 plain bytes; `addr` is in network byte order already.
     unsafe { core::mem::transmute(addr) }
 }

@@ -59,7 +59,7 @@ pub(crate) fn lost(to: &Emission<'_>, header: &RecordHeader, bytes: u32, reason:
         LossReason::Shed => KernelCounter::ShedBytes,
         LossReason::LoadFailed => KernelCounter::LoadFailedBytes,
     };
-    to.books.add(counter, u64::from(bytes));
+    Books::add_to_reason(counter, u64::from(bytes));
     if maps::CONTROL.query(u64::from(BPF_RB_AVAIL_DATA)) > LOSS_MARK_WAITING_BYTES {
         to.books.add(KernelCounter::ControlFull, 1);
         return;
@@ -71,11 +71,9 @@ pub(crate) fn lost(to: &Emission<'_>, header: &RecordHeader, bytes: u32, reason:
             at_ns: header.captured_ns,
             seq: header.seq.wrapping_add(header.offset_bytes),
             bytes,
-            kind: ControlKind::Lost as u8,
-            direction: header.direction,
-            reason: reason as u8,
-            padding: 0,
-            padding_word: 0,
+            kind: ControlKind::Lost as u32,
+            direction: u16::from(header.direction),
+            reason: reason as u16,
         },
     );
 }

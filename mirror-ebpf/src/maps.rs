@@ -45,6 +45,11 @@ pub(crate) static POINTS: Array<PointSettings> = Array::with_max_entries(MAX_CAP
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<KernelCounters> = PerCpuArray::with_max_entries(1, 0);
 
+/// Counters that are chosen at run time, by [`KernelCounter`]. Arithmetic on a pointer into [`COUNTERS`] with a
+/// number from several paths would need CAP_PERFMON, a look-up does not. User space adds both up.
+#[map]
+pub(crate) static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(KernelCounter::COUNT as u32, 0);
+
 /// What is still wanted of a flow; written by user space, cleared by a SYN.
 #[map]
 pub(crate) static VERDICTS: LruHashMap<FlowKey, FlowVerdict> = LruHashMap::with_max_entries(UNUSED_FLOWS, 0);
@@ -67,16 +72,19 @@ impl Books {
         COUNTERS.get_ptr_mut(0).map(Self)
     }
 
-    /// Adds `amount`. Atomic, for a `cgroup_skb` program in process context can be interrupted on its own CPU
-    /// by another in softirq.
+    /// Adds `amount` to a counter that is a constant where this is called.
     #[inline(always)]
     pub(crate) fn add(self, counter: KernelCounter, amount: u64) {
-        // SAFETY: the pointer is a live per-CPU array value, the index is below its length, and the one
-        // instruction (`BPF_ATOMIC | BPF_ADD`, in every version of BPF) writes nothing else. `AtomicU64` has
-        // no `fetch_add` on this target.
-        unsafe {
-            let slot = (&raw mut (*self.0).counts).cast::<u64>().add(counter as usize);
-            core::arch::asm!("lock *(u64 *)({slot} + 0) += {amount}", slot = in(reg) slot, amount = in(reg) amount);
+        // SAFETY: the pointer is a live per-CPU array value, and the index is below its length.
+        unsafe { add((&raw mut (*self.0).counts).cast::<u64>().add(counter as usize), amount) };
+    }
+
+    /// Adds `amount` to whichever counter.
+    #[inline(always)]
+    pub(crate) fn add_to_reason(counter: KernelCounter, amount: u64) {
+        if let Some(slot) = REASONS.get_ptr_mut(counter as u32) {
+            // SAFETY: a live per-CPU array value.
+            unsafe { add(slot, amount) };
         }
     }
 
@@ -85,6 +93,20 @@ impl Books {
     pub(crate) fn count(self, counter: KernelCounter) -> u64 {
         // SAFETY: the pointer is a live per-CPU array value; the index is below its length.
         unsafe { (&raw const (*self.0).counts).cast::<u64>().add(counter as usize).read_volatile() }
+    }
+}
+
+/// Atomic, for a `cgroup_skb` program in process context can be interrupted on its own CPU by another in softirq.
+/// `AtomicU64` has no `fetch_add` on this target.
+///
+/// # Safety
+/// `slot` is a live map value.
+#[inline(always)]
+unsafe fn add(slot: *mut u64, amount: u64) {
+    // SAFETY: the caller's; the one instruction (`BPF_ATOMIC | BPF_ADD`, in every version of BPF) writes nothing
+    // else.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({slot} + 0) += {amount}", slot = in(reg) slot, amount = in(reg) amount);
     }
 }
 

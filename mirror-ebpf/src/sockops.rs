@@ -3,6 +3,7 @@
 //! Kernel: `tcp_call_bpf(sk, op, ...)`, `include/net/tcp.h`; program type since 4.13, state callbacks since 4.16.
 
 use crate::{
+    capture::{has_port, live, octets},
     emit,
     maps::{self, Books},
     parse::mapped,
@@ -14,10 +15,7 @@ use aya_ebpf::{
     },
     helpers::generated::{bpf_ktime_get_ns, bpf_sock_ops_cb_flags_set},
 };
-use mirror_common::{
-    ANY_POINT, ControlKind, ControlRecord, FlowKey, HEARTBEAT_STALE_NS, KernelCounter, KernelSettings,
-    LegCode, MAX_PORTS,
-};
+use mirror_common::{ANY_POINT, ControlKind, ControlRecord, FlowKey, KernelCounter, LegCode};
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
@@ -45,10 +43,7 @@ fn try_watch(ops: *mut bpf_sock_ops, point: u32, books: Books) -> Result<(), ()>
     };
     // SAFETY: a helper without arguments.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let live = maps::LIVE.get(0).ok_or(())?;
-    if now_ns.saturating_sub(live.heartbeat_ns) > HEARTBEAT_STALE_NS {
-        return Err(());
-    }
+    live(now_ns).ok_or(())?;
     let settings = maps::SETTINGS.get(0).ok_or(())?;
     let passive = op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
     if matches!(kind, ControlKind::Opened) && passive != (settings.leg == LegCode::Downstream as u32) {
@@ -61,7 +56,7 @@ fn try_watch(ops: *mut bpf_sock_ops, point: u32, books: Books) -> Result<(), ()>
     }
     note(ops, op, &flow, books);
     if op != BPF_SOCK_OPS_TCP_CONNECT_CB {
-        let record = ControlRecord { flow, at_ns: now_ns, kind: kind as u8, ..ControlRecord::default() };
+        let record = ControlRecord { flow, at_ns: now_ns, kind: kind as u32, ..ControlRecord::default() };
         emit::control(books, &record);
     }
     Ok(())
@@ -129,23 +124,4 @@ unsafe fn ip6(addr: *const [u32; 4]) -> [u32; 4] {
             words.add(3).read_volatile(),
         ]
     }
-}
-
-#[inline(always)]
-fn has_port(settings: &KernelSettings, port: u16) -> bool {
-    for index in 0..MAX_PORTS {
-        if index as u32 >= settings.port_count {
-            return false;
-        }
-        if settings.ports[index] == port {
-            return true;
-        }
-    }
-    false
-}
-
-#[inline(always)]
-fn octets(addr: [u32; 4]) -> [u8; 16] {
-    // SAFETY: both are 16 plain bytes; `addr` is in network byte order already.
-    unsafe { core::mem::transmute(addr) }
 }

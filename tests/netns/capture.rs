@@ -3,9 +3,10 @@
 use crate::place::{Place, may_test_kernel, run, within};
 use crate::traffic::{Exchange, Log, Server, pattern, read_all, record};
 use mirror_common::{ANY_POINT, KernelCounter, LossReason, SHED_LEVELS};
-use mirror_daemon::capture::{self, Attachment, Capture, ControlEvent, PointState, TestKnobs};
+use mirror_daemon::capture::{self, Attachment, Capture, CaptureError, ControlEvent, PointState, TestKnobs};
 use mirror_daemon::config::{CaptureConfig, CapturePoint, FlowLimits, Leg, TcMode};
 use mirror_daemon::flow::SeqNumber;
+use rustix::thread::CapabilitySet;
 use std::net::Ipv4Addr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -499,4 +500,29 @@ fn point_that_cannot_be_attached_says_why_and_is_tried_again() {
     assert!(matches!(capture.attacher.points().remove(0).state, PointState::Failed(_)));
     capture.attacher.apply(&config(Vec::new())).expect("maps to write");
     assert_eq!(capture.attacher.points(), []);
+}
+
+#[test]
+fn two_capabilities_are_enough_to_load_and_attach() {
+    if !may_test_kernel() {
+        return;
+    }
+    let mut place = Place::new(false);
+    let cgroup = place.make_cgroup();
+    let here = CapturePoint::Interface { name: "eth0".to_owned(), netns: None, host_side: false };
+    within(&place.gateway_netns(), || {
+        let mut few = rustix::thread::capabilities(None).expect("this thread's capabilities");
+        few.effective = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+        rustix::thread::set_capabilities(None, few).expect("to give capabilities up");
+        let capture =
+            capture::open(&config(vec![here, CapturePoint::Cgroup { path: cgroup }])).expect("to load");
+        for point in capture.attacher.points() {
+            assert!(matches!(point.state, PointState::Attached(_)), "{point:?}");
+            assert_eq!(point.lifecycle_error, None);
+        }
+        few.effective = CapabilitySet::empty();
+        rustix::thread::set_capabilities(None, few).expect("to give capabilities up");
+        let refused = capture::open(&config(Vec::new())).expect_err("nothing is permitted");
+        assert!(matches!(refused, CaptureError::NotPermitted { .. }), "{refused:?}");
+    });
 }

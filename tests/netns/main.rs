@@ -1,11 +1,5 @@
 //! Tests on the real kernel, in network namespaces of their own. They need root: without it they say so and
 //! do nothing, but with `CI=true` they fail.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    reason = "in a test a panic is a failed test"
-)]
 
 // Every function here is a test or helps one: a panic is a failed test.
 #![allow(
@@ -17,7 +11,9 @@
 )]
 
 mod capture;
+mod complete;
 mod lab;
 mod loss;
 mod place;
+mod stage;
 mod traffic;

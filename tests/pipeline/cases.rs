@@ -31,7 +31,10 @@ fn request_reaches_the_shadow_with_its_suffixed_host_and_else_as_captured() {
         talk.close(pcap).unwrap();
     });
     let [sent] = outcome.sent.as_slice() else { panic!("one request, not {:?}", outcome.sent) };
-    assert!(sent.head.starts_with("GET /a?b=c HTTP/1.1\r\nHost: shadowing.example-shadow\r\nX-Odd:  kept \r\n"), "{sent:?}");
+    assert!(
+        sent.head.starts_with("GET /a?b=c HTTP/1.1\r\nHost: shadowing.example-shadow\r\nX-Odd:  kept \r\n"),
+        "{sent:?}"
+    );
     assert!(sent.head.to_ascii_lowercase().contains("x-mirrored-by:"), "{sent:?}");
     assert_eq!((outcome.ledger.matched.value(), outcome.ledger.seen()), (1, 1));
 }
@@ -51,7 +54,8 @@ fn other_host_is_unmatched_and_booked() {
 fn own_mirror_is_never_mirrored_again() {
     let outcome = run(CONFIG, |pcap| {
         let mut talk = opened(pcap);
-        talk.request(pcap, b"GET / HTTP/1.1\r\nHost: shadowing.example\r\nX-Mirrored-By: me\r\n\r\n").unwrap();
+        talk.request(pcap, b"GET / HTTP/1.1\r\nHost: shadowing.example\r\nX-Mirrored-By: me\r\n\r\n")
+            .unwrap();
     });
     assert!(outcome.sent.is_empty());
     assert_eq!(outcome.ledger.dropped.of(DropReason::Loop).value(), 1);
@@ -94,7 +98,8 @@ fn body_over_the_buffer_is_streamed_whole() {
     let body = vec![b'x'; 200_000];
     let outcome = run(CONFIG, |pcap| {
         let mut talk = opened(pcap);
-        talk.request(pcap, b"POST / HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: 200000\r\n\r\n").unwrap();
+        talk.request(pcap, b"POST / HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: 200000\r\n\r\n")
+            .unwrap();
         for piece in body.chunks(50_000) {
             talk.request(pcap, piece).unwrap();
         }
@@ -108,7 +113,8 @@ fn body_over_the_buffer_is_streamed_whole() {
 fn body_with_a_hole_is_never_whole_and_costs_only_itself() {
     let outcome = run(CONFIG, |pcap| {
         let mut talk = opened(pcap);
-        talk.request(pcap, b"POST / HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: 200000\r\n\r\n").unwrap();
+        talk.request(pcap, b"POST / HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: 200000\r\n\r\n")
+            .unwrap();
         talk.request(pcap, &[b'x'; 50_000]).unwrap();
         talk.skip_request(100_000);
         talk.request(pcap, &[b'x'; 50_000]).unwrap();
@@ -131,7 +137,10 @@ fn chunked_body_keeps_its_trailers() {
         talk.answer(pcap, OK).unwrap();
     });
     assert_eq!(outcome.sent.len(), 1);
-    assert_eq!((outcome.sent[0].body.as_slice(), outcome.sent[0].trailers.as_str()), (&b"abcdefg"[..], "X-Sum: 7\r\n"));
+    assert_eq!(
+        (outcome.sent[0].body.as_slice(), outcome.sent[0].trailers.as_str()),
+        (&b"abcdefg"[..], "X-Sum: 7\r\n")
+    );
 }
 
 #[test]

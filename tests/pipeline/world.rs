@@ -32,7 +32,8 @@ pub(crate) fn run(config: &str, write: impl FnOnce(&mut PcapWriter<Vec<u8>>)) ->
     let ledger = Arc::new(Ledger::default());
     let view = Arc::new(View::new(0, Arc::clone(&config), &ledger));
     let mut pipeline = Pipeline::new(view, Arc::clone(&ledger), HashSeed([1, 2]), Memory::default());
-    let mut source = PcapSource::open(file.path(), config.capture.leg, &config.capture.ports).expect("our own file is right");
+    let mut source = PcapSource::open(file.path(), config.capture.leg, &config.capture.ports)
+        .expect("our own file is right");
     source
         .for_each(|segment| {
             pipeline.handle_timeout(segment.at);

@@ -48,7 +48,13 @@ impl<W: Write> PcapWriter<W> {
     ///
     /// # Panics
     /// When source and destination are not of one address family, or the payload passes 60,000 bytes.
-    pub fn packet(&mut self, ends: (SocketAddr, SocketAddr), numbers: (u32, u32), flags: u8, payload: &[u8]) -> io::Result<()> {
+    pub fn packet(
+        &mut self,
+        ends: (SocketAddr, SocketAddr),
+        numbers: (u32, u32),
+        flags: u8,
+        payload: &[u8],
+    ) -> io::Result<()> {
         assert!(payload.len() <= 60_000, "a test packet holds at most 60,000 bytes, not {}", payload.len());
         let mut tcp = Vec::new();
         tcp.extend(ends.0.port().to_be_bytes());
@@ -58,8 +64,12 @@ impl<W: Write> PcapWriter<W> {
         tcp.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
         tcp.extend(payload);
         let frame = match ends {
-            (SocketAddr::V4(from), SocketAddr::V4(to)) => ipv4_frame(from.ip().octets(), to.ip().octets(), &tcp),
-            (SocketAddr::V6(from), SocketAddr::V6(to)) => ipv6_frame(from.ip().octets(), to.ip().octets(), &tcp),
+            (SocketAddr::V4(from), SocketAddr::V4(to)) => {
+                ipv4_frame(from.ip().octets(), to.ip().octets(), &tcp)
+            }
+            (SocketAddr::V6(from), SocketAddr::V6(to)) => {
+                ipv6_frame(from.ip().octets(), to.ip().octets(), &tcp)
+            }
             mixed => panic!("one packet, two address families: {mixed:?}"),
         };
         self.now_ns = self.now_ns.saturating_add(1_000);

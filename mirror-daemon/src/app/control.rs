@@ -58,7 +58,9 @@ impl Control {
         let counters = self.counters.snapshot()?;
         let level = self.shed.handle_beat(&counters.since(&self.seen));
         self.seen = counters;
-        if level > 0 && let Some(suppressed) = SHEDDING.admit(Instant::now()) {
+        if level > 0
+            && let Some(suppressed) = SHEDDING.admit(Instant::now())
+        {
             tracing::warn!(level, suppressed, "rings are full: some flows are not captured for now");
         }
         self.live.shed(level);

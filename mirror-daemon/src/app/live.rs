@@ -52,7 +52,8 @@ async fn run_async(path: &Path) -> Result<(), Failure> {
     let config = Arc::new(load(path)?);
     let ledger = Arc::new(Ledger::default());
     let view = Arc::new(View::new(1, Arc::clone(&config), &ledger));
-    let replayer = Replayer::start(&tokio::runtime::Handle::current(), view.shadows()).map_err(Failure::usage)?;
+    let replayer =
+        Replayer::start(&tokio::runtime::Handle::current(), view.shadows()).map_err(Failure::usage)?;
     let replayer = Arc::new(replayer);
     let admin = match config.admin.listen {
         Some(listen) => Some(AdminServer::bind(listen).await.map_err(Failure::usage)?),
@@ -229,7 +230,8 @@ fn start_capture(
     let (waker, counters) = (control.waker(), Arc::new(counters));
     let control = Control::new(control, Arc::clone(&counters), live, lifecycle_txs);
     let control_shutdown = shutdown.clone();
-    engine.start("control".to_owned(), waker, shutdown.clone(), move || Ok(control.run(&control_shutdown)?))?;
+    engine
+        .start("control".to_owned(), waker, shutdown.clone(), move || Ok(control.run(&control_shutdown)?))?;
     for point in attacher.points() {
         tracing::info!(point = %pages::point_name(&point.point), state = ?point.state, "capturing");
     }
@@ -251,7 +253,8 @@ fn seed() -> Result<HashSeed, Failure> {
     let mut halves = [0_u64; 2];
     for half in &mut halves {
         let mut bytes = [0_u8; 8];
-        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(Failure::running)?;
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+            .map_err(Failure::running)?;
         *half = u64::from_ne_bytes(bytes);
     }
     Ok(HashSeed(halves))

@@ -78,8 +78,10 @@ impl Sources {
         let capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(attached) = &*capture else { return };
         if let Ok(counters) = attached.counters.snapshot() {
-            let labelled = |counter: &KernelCounter| -> LabelledCount { (counter.label(), counters.of(*counter)) };
-            let (losses, others): (Vec<_>, Vec<_>) = KernelCounter::ALL.iter().partition(|counter| counter.is_loss());
+            let labelled =
+                |counter: &KernelCounter| -> LabelledCount { (counter.label(), counters.of(*counter)) };
+            let (losses, others): (Vec<_>, Vec<_>) =
+                KernelCounter::ALL.iter().partition(|counter| counter.is_loss());
             snapshot.kernel_losses = losses.into_iter().map(labelled).collect();
             snapshot.kernel = others.into_iter().map(labelled).collect();
         }

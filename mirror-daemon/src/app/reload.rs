@@ -58,7 +58,14 @@ impl Reloader {
 fn refuse_what_takes_a_restart(running: &Config, wanted: &Config) -> anyhow::Result<()> {
     let fixed = |capture: &CaptureConfig| {
         let has_points = !capture.points.is_empty();
-        (capture.ring_bytes, capture.shards, capture.tick, capture.proxy_protocol, capture.limits.clone(), has_points)
+        (
+            capture.ring_bytes,
+            capture.shards,
+            capture.tick,
+            capture.proxy_protocol,
+            capture.limits.clone(),
+            has_points,
+        )
     };
     if fixed(&running.capture) != fixed(&wanted.capture) {
         bail!(

@@ -50,7 +50,10 @@ fn run_live(args: &TapArgs, tap: &mut Tap) -> Result<(), Failure> {
         capture::open(&capture_config(args)).map_err(Failure::usage)?;
     for point in attacher.points() {
         if let PointState::Failed(why) = point.state {
-            return Err(Failure::usage(anyhow!("{} can't be captured: {why}", super::pages::point_name(&point.point))));
+            return Err(Failure::usage(anyhow!(
+                "{} can't be captured: {why}",
+                super::pages::point_name(&point.point)
+            )));
         }
     }
     drop(control);
@@ -129,7 +132,8 @@ impl Tap {
             failed: None,
         };
         let mut seed = [0_u8; 16];
-        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).map_err(Failure::running)?;
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+            .map_err(Failure::running)?;
         let seed = u128::from_ne_bytes(seed);
         #[expect(clippy::cast_possible_truncation, reason = "both halves of a random number")]
         let seed = HashSeed([seed as u64, (seed >> 64) as u64]);
@@ -175,7 +179,13 @@ impl Tap {
 }
 
 impl Printer {
-    fn handle_flow(&mut self, key: &FlowKey, connection: &mut Connection, event: &FlowEvent<'_>, at_unix_ns: u64) {
+    fn handle_flow(
+        &mut self,
+        key: &FlowKey,
+        connection: &mut Connection,
+        event: &FlowEvent<'_>,
+        at_unix_ns: u64,
+    ) {
         let Connection { http, book, client } = connection;
         let http = http.get_or_insert_with(|| HttpFlow::new(HttpOptions { proxy_protocol: true }));
         let book = book.get_or_insert_with(|| TapBook::new(self.with_headers));

@@ -107,6 +107,6 @@ fn event(record: &ControlRecord) -> Option<ControlEvent> {
 }
 
 /// A [`RecordDirection`] as `flow` knows it.
-pub(crate) const fn direction(code: u8) -> Direction {
-    if code == RecordDirection::Request as u8 { Direction::Request } else { Direction::Answer }
+pub(crate) const fn direction(code: u16) -> Direction {
+    if code == RecordDirection::Request as u16 { Direction::Request } else { Direction::Answer }
 }

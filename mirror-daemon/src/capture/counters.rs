@@ -6,7 +6,8 @@ use mirror_common::KernelCounters;
 
 /// A handle on the counters.
 pub struct CounterReader {
-    map: PerCpuArray<MapData, KernelCounters>,
+    counters: PerCpuArray<MapData, KernelCounters>,
+    reasons: PerCpuArray<MapData, u64>,
 }
 
 impl std::fmt::Debug for CounterReader {
@@ -16,8 +17,11 @@ impl std::fmt::Debug for CounterReader {
 }
 
 impl CounterReader {
-    pub(crate) const fn new(map: PerCpuArray<MapData, KernelCounters>) -> Self {
-        Self { map }
+    pub(crate) const fn new(
+        counters: PerCpuArray<MapData, KernelCounters>,
+        reasons: PerCpuArray<MapData, u64>,
+    ) -> Self {
+        Self { counters, reasons }
     }
 
     /// The counts of all CPUs together. Each only grows.
@@ -26,8 +30,12 @@ impl CounterReader {
     /// When the map cannot be read.
     pub fn snapshot(&self) -> Result<KernelCounters, CaptureError> {
         let mut sum = KernelCounters::default();
-        for of_one_cpu in self.map.get(&0, 0).map_err(CaptureError::map("COUNTERS"))?.iter() {
+        for of_one_cpu in self.counters.get(&0, 0).map_err(CaptureError::map("COUNTERS"))?.iter() {
             sum.add(of_one_cpu);
+        }
+        for (index, count) in (0..).zip(sum.counts.iter_mut()) {
+            let of_cpus = self.reasons.get(&index, 0).map_err(CaptureError::map("REASONS"))?;
+            *count = of_cpus.iter().fold(*count, |sum, of_one_cpu| sum.wrapping_add(*of_one_cpu));
         }
         Ok(sum)
     }

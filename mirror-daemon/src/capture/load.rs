@@ -48,6 +48,12 @@ pub struct TestKnobs {
     pub drop_one_in: u32,
 }
 
+/// Whether this binary was built with its kernel programs.
+#[must_use]
+pub fn is_built() -> bool {
+    !OBJECT.is_empty()
+}
+
 /// Loads the kernel programs and attaches them to the configured capture points. A point that cannot be
 /// attached is no error here: see [`Attacher::points`].
 ///
@@ -62,7 +68,7 @@ pub fn open(config: &CaptureConfig) -> Result<Capture, CaptureError> {
 /// # Errors
 /// As [`open`].
 pub fn open_with(config: &CaptureConfig, knobs: TestKnobs) -> Result<Capture, CaptureError> {
-    if OBJECT.is_empty() {
+    if !is_built() {
         return Err(CaptureError::NotBuilt);
     }
     refuse_old_kernel()?;
@@ -77,6 +83,7 @@ pub fn open_with(config: &CaptureConfig, knobs: TestKnobs) -> Result<Capture, Ca
     }
     let control = ControlReader::new(ring(&ebpf, "CONTROL")?)?;
     let counters = map(&ebpf, "COUNTERS")?.try_into().map_err(CaptureError::map("COUNTERS"))?;
+    let reasons = map(&ebpf, "REASONS")?.try_into().map_err(CaptureError::map("REASONS"))?;
     let live = map(&ebpf, "LIVE")?.try_into().map_err(CaptureError::map("LIVE"))?;
     let mut attacher = Attacher::new(ebpf, knobs)?;
     attacher.apply(config)?;
@@ -84,7 +91,7 @@ pub fn open_with(config: &CaptureConfig, knobs: TestKnobs) -> Result<Capture, Ca
         attacher,
         readers,
         control,
-        counters: CounterReader::new(counters),
+        counters: CounterReader::new(counters, reasons),
         live: LiveWriter::new(live),
         verdicts,
     })

@@ -178,7 +178,7 @@ fn segment(record: &[u8]) -> Option<Segment<'_>> {
         .then_some(header.flags & RecordFlags::SELECTED != 0);
     Some(Segment {
         key: header.flow,
-        direction: direction(header.direction),
+        direction: direction(u16::from(header.direction)),
         seq: SeqNumber(header.seq),
         ack: SeqNumber(header.ack),
         flags: TcpFlags(header.tcp_flags),

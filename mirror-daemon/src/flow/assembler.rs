@@ -104,8 +104,18 @@ impl Assembler {
         }
         if !piece.bytes.is_empty() {
             self.accept(piece, out);
+        } else if self.phase == Phase::Flowing && !placed.wire_start.is_after(self.next) {
+            self.leave_out(placed.wire_end, out);
         }
         self.settle(out);
+    }
+
+    /// A record without bytes of a segment that had some: capture left them out on purpose, and nobody need wait
+    /// for them. One that lies behind a hole waits for the hole's end like a lost segment.
+    fn leave_out(&mut self, until: SeqNumber, out: &mut Out<'_>) {
+        while until.is_after(self.next) {
+            self.skip(earlier(self.buffer.first(), until), GapCause::Uncaptured, out);
+        }
     }
 
     /// Takes what the peer says to have received: what is still missing before `ack` was lost here.

@@ -256,6 +256,12 @@ impl<S: Default> FlowTable<S> {
         Some(state)
     }
 
+    /// The state of a live flow, for what happens to it between segments.
+    pub fn state_mut(&mut self, key: &FlowKey) -> Option<&mut S> {
+        let slot = slot_mut(&mut self.slots, *self.index.get(key)?)?;
+        matches!(slot.content, Content::Live(_)).then_some(&mut slot.state)
+    }
+
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> &FlowCounters {

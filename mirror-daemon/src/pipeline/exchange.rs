@@ -131,7 +131,9 @@ impl Exchange {
 
     pub(super) fn push_trailers(&mut self, fields: &[Field<'_>]) {
         for copy in &mut self.copies {
-            if let CopyState::Waiting { trailers, .. } | CopyState::Streaming { trailers, .. } = &mut copy.state {
+            if let CopyState::Waiting { trailers, .. } | CopyState::Streaming { trailers, .. } =
+                &mut copy.state
+            {
                 *trailers = rewrite::shadow_trailers(fields, &copy.shadow.rewrite);
             }
         }
@@ -208,11 +210,13 @@ impl Exchange {
 
 impl Copy {
     fn start_streaming(&mut self, so_far: Bytes, view: &View, outlet: &mut impl Outlet) {
-        let CopyState::Waiting { head, trailers } = std::mem::replace(&mut self.state, CopyState::Lost) else {
+        let CopyState::Waiting { head, trailers } = std::mem::replace(&mut self.state, CopyState::Lost)
+        else {
             return;
         };
         // The window must at least take what was buffered before it was known that the body is large.
-        let window_bytes = self.shadow.stream_window_bytes.max(u32::try_from(so_far.len()).unwrap_or(u32::MAX));
+        let window_bytes =
+            self.shadow.stream_window_bytes.max(u32::try_from(so_far.len()).unwrap_or(u32::MAX));
         let (writer, reader) = body_channel(window_bytes);
         if !so_far.is_empty() && writer.push(so_far).is_err() {
             self.books.lost(DropReason::StreamOverrun);

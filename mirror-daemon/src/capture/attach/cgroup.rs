@@ -6,6 +6,7 @@ use aya::programs::cgroup_skb::CgroupSkbLink;
 use aya::programs::sock_ops::SockOpsLink;
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, SockOps};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -54,7 +55,7 @@ pub(super) fn attach_lifecycle(
     let program: &mut SockOps = find(ebpf, &name)?;
     let attached = (|| {
         if program.fd().is_err() {
-            program.load()?;
+            load_patiently(|| program.load())?;
         }
         // Through a bpf_link every mode allows several programs; `AllowMultiple` is refused with EINVAL.
         let link = program.attach(&directory, CgroupAttachMode::Single)?;
@@ -72,7 +73,7 @@ fn attach_skb(
     let program: &mut CgroupSkb = find(ebpf, name)?;
     let attached = (|| {
         if program.fd().is_err() {
-            program.load()?;
+            load_patiently(|| program.load())?;
         }
         let link = program.attach(directory, side, CgroupAttachMode::Single)?;
         program.take_link(link)
@@ -88,4 +89,16 @@ where
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| CaptureError::Missing { kind: "program", name: name.to_owned() })
+}
+
+/// Loads a program, and again while the kernel says EAGAIN: it gives up verifying when a signal comes in between.
+pub(super) fn load_patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    const ATTEMPTS: u32 = 10;
+    for _ in 1..ATTEMPTS {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == ErrorKind::WouldBlock => {}
+            loaded => return loaded,
+        }
+    }
+    load()
 }

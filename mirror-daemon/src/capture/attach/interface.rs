@@ -5,7 +5,7 @@ use super::super::error::CaptureError;
 use super::super::netlink::{Rtnetlink, interface_index};
 use super::super::netns;
 use super::Attachment;
-use super::cgroup::find;
+use super::cgroup::{find, load_patiently};
 use crate::config::TcMode;
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
@@ -147,7 +147,7 @@ fn attach_sides(
         let name = side.program(wanted.number);
         let program: &mut SchedClassifier = find(ebpf, &name)?;
         if program.fd().is_err() {
-            program.load().map_err(|error| CaptureError::program(&name, error))?;
+            load_patiently(|| program.load()).map_err(|error| CaptureError::program(&name, error))?;
         }
     }
     if wanted.tc_mode == TcMode::Clsact {

@@ -200,7 +200,7 @@ fn limits(section: Section<'_>) -> FlowLimits {
         max_total_bytes: bytes("max_total_bytes", default.max_total_bytes, KIB * KIB..=64 * KIB * KIB * KIB),
         hole_timeout: time("hole_timeout", default.hole_timeout, 60),
         idle_timeout: time("idle_timeout", default.idle_timeout, 86_400),
-        ..default.clone()
+        ..default
     };
     if limits.max_reorder_bytes > limits.max_total_bytes {
         section.fault("max_reorder_bytes is larger than max_total_bytes, which holds it; lower the one or raise the other");

@@ -246,10 +246,18 @@ fn bytes_that_were_not_captured_become_a_gap_when_acknowledged_or_late() {
     rig.open().send(Segment { segment_bytes: 100, ..request(1, 0, b"head") });
     rig.send(answer(0, 100, b""));
     assert_eq!(rig.take(), ["^head@0", "gap 96@4 Acknowledged"]);
-    rig.send(Segment { segment_bytes: 100, ..request(1, 100, b"") }).pass_ms(9_999);
-    assert_eq!(rig.take(), [""; 0]);
+    rig.send(Segment { segment_bytes: 100, ..request(1, 100, b"x") }).pass_ms(9_999);
+    assert_eq!(rig.take(), ["^x@100"]);
     rig.pass_ms(1);
-    assert_eq!(rig.take(), ["gap 100@100 Timeout"]);
+    assert_eq!(rig.take(), ["gap 99@101 Timeout"]);
+}
+
+#[test]
+fn segment_left_out_on_purpose_is_a_gap_at_once() {
+    let mut rig = Rig::new();
+    let left_out = Segment { segment_bytes: 500, ..request(1, 2, b"") };
+    rig.open().send(request(1, 0, b"ab")).send(left_out).send(request(1, 502, b"cd"));
+    assert_eq!(rig.take(), ["^ab@0", "gap 500@2 Uncaptured", "^cd@502"]);
 }
 
 #[test]

@@ -168,7 +168,8 @@ impl AnswerSight {
     ///
     /// - a final answer was seen from its head on, every segment of it sent when exactly the bytes before
     ///   `request` had been received;
-    /// - it ends where its Content-Length says, if that was seen;
+    /// - it ends where its Content-Length says, if that was seen (so never behind an answer to HEAD that has one:
+    ///   the next exchange will do);
     /// - `client_ack` is its end.
     pub(super) fn turn_is_over(&self, request: SeqNumber, client_ack: SeqNumber) -> bool {
         self.position == Some(client_ack)

@@ -8,7 +8,7 @@
 
 use super::answers::AnswerHead;
 use super::framing::UpgradeKind;
-use super::{BodyFraming, Emit, Fate, HELD_TIMEOUT, Http1, MAX_HELD_BYTES, OpenRequest, Place, State};
+use super::{Emit, Fate, HELD_TIMEOUT, Http1, MAX_HELD_BYTES, OpenRequest, Place, State};
 use crate::drop_reason::DropReason;
 use crate::flow::{SeqNumber, Timestamp};
 use crate::http::{HttpEvent, RequestNumber};
@@ -147,10 +147,7 @@ impl Http1 {
 
     pub(super) fn upgrade_timeout(&self) -> Option<Timestamp> {
         match &self.state {
-            State::Body(request, BodyFraming::Length(_) | BodyFraming::Chunked(_))
-            | State::Undecided(request)
-                if request.fate != Fate::Dropped =>
-            {
+            State::Body(request, _) | State::Undecided(request) if request.fate != Fate::Dropped => {
                 request.upgrade.as_ref().map(|wait| wait.since.after(HELD_TIMEOUT))
             }
             _ => None,
