@@ -15,6 +15,7 @@ mod complete;
 mod faithful;
 mod harmless;
 mod lab;
+mod loss;
 mod place;
 mod stage;
 mod traffic;
