@@ -62,7 +62,8 @@ fn bodies_of_every_size_through_nginx_arrive_byte_for_byte() {
     let (mut ids, mut sent) = (Ids::default(), Vec::new());
     for to in [Role::Gateway.at(GATEWAY_PORT), Role::Gateway.at_v6(GATEWAY_PORT)] {
         let mut batch = sizes(&mut ids);
-        let head = "POST /chunked?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nTransfer-Encoding: chunked\r\n";
+        let head =
+            "POST /chunked?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nTransfer-Encoding: chunked\r\n";
         let how = Chunking { sizes: &[16_000, 1, 70_000], extension: ";a=1", trailers: "X-Sum: 1\r\n" };
         batch.push(Sent::chunked(ids.next(), head, &pattern(64 << 10), &how));
         batch.push(Sent::chunked(ids.next(), head, &pattern((1 << 20) + 1), &how));
@@ -87,8 +88,7 @@ fn body_that_waits_for_100_continue_or_pauses_arrives_whole() {
     for bytes in [1, 5000, 100_000] {
         let request = Sent::new(ids.next(), head, &pattern(bytes));
         let body = request.wire[request.head.len()..].to_vec();
-        let script =
-            [Step::Send(request.head.clone()), Step::ReadInterim, Step::Send(body), Step::Read(1)];
+        let script = [Step::Send(request.head.clone()), Step::ReadInterim, Step::Send(body), Step::Read(1)];
         assert_eq!(connection.play(&script).unwrap()[0].status, 200);
         sent.push(request);
     }
@@ -157,9 +157,16 @@ fn request_that_nginx_refuses_is_mirrored_too() {
         return;
     }
     let world = World::new();
-    let (_nginx, watch) = (world.nginx(|config| config.extra = "location /deny { deny all; }".into()), world.mirror_downstream());
+    let (_nginx, watch) = (
+        world.nginx(|config| config.extra = "location /deny { deny all; }".into()),
+        world.mirror_downstream(),
+    );
     let denied = Sent::new(1, "GET /deny?id={id} HTTP/1.1\r\nHost: shadowing.example\r\n", b"");
-    let too_large = Sent::new(2, "POST /deny?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: {length}\r\n", &[b'x'; 2000]);
+    let too_large = Sent::new(
+        2,
+        "POST /deny?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: {length}\r\n",
+        &[b'x'; 2000],
+    );
     for request in [&denied, &too_large] {
         let mut connection = Connection::open(&world.lab.client, Role::Gateway.at(GATEWAY_PORT)).unwrap();
         assert_eq!(request.exchange(&mut connection).status, 403);

@@ -32,7 +32,14 @@ impl Sent {
         let head = head.replace("{id}", &id.to_string()).replace("{length}", &body.len().to_string());
         let head = wire::from_latin1(&(head + "\r\n")).unwrap();
         let wire = [&head, body].concat();
-        Self { id, head, body_bytes: body.len() as u64, body_hash: body_hash(body), trailers: Vec::new(), wire }
+        Self {
+            id,
+            head,
+            body_bytes: body.len() as u64,
+            body_hash: body_hash(body),
+            trailers: Vec::new(),
+            wire,
+        }
     }
 
     /// As [`Self::new`], with its body in chunks; sizes repeat until it ends.
@@ -103,7 +110,8 @@ pub(super) fn shapes(ids: &mut Ids) -> Vec<Sent> {
     }
     for bytes in [6_000, 30_000] {
         let value = "v".repeat(bytes);
-        let head = format!("GET /long?id={{id}} HTTP/1.1\r\nHost: shadowing.example\r\nCookie: long={value}\r\n");
+        let head =
+            format!("GET /long?id={{id}} HTTP/1.1\r\nHost: shadowing.example\r\nCookie: long={value}\r\n");
         all.push(Sent::new(ids.next(), &head, b""));
     }
     all
@@ -112,7 +120,8 @@ pub(super) fn shapes(ids: &mut Ids) -> Vec<Sent> {
 /// As [`shapes`], without what HAProxy refuses: heads that do not fit its buffers, an absolute target without path.
 pub(super) fn shapes_for_haproxy(ids: &mut Ids) -> Vec<Sent> {
     let mut shapes = shapes(ids);
-    shapes.retain(|sent| sent.head.len() < 10_000 && !sent.head.starts_with(b"GET http://shadowing.example?"));
+    shapes
+        .retain(|sent| sent.head.len() < 10_000 && !sent.head.starts_with(b"GET http://shadowing.example?"));
     shapes
 }
 
@@ -185,7 +194,10 @@ const SHAPES: [(&str, &str); 26] = [
         "GET /a%20b/./c/..;p=1//d/?id={id}&q=%E2%9C%93&empty=&flag&path=/x?y HTTP/1.1\r\nHost: shadowing.example\r\n",
         "",
     ),
-    ("GET /cookies?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nCookie: a=1; b=\"2\"\r\ncookie:c=3\r\n", ""),
+    (
+        "GET /cookies?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nCookie: a=1; b=\"2\"\r\ncookie:c=3\r\n",
+        "",
+    ),
     (
         "GET /trace?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nX-Request-ID: 7d1c\r\n\
          traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=b\r\n",
@@ -203,8 +215,17 @@ const SHAPES: [(&str, &str); 26] = [
     ("OPTIONS /options?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nOrigin: http://a\r\n", ""),
     ("OPTIONS /options?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: {length}\r\n", "{}"),
     ("PUT /put?id={id} HTTP/1.1\r\nHost: shadowing.example\r\ncontent-length:{length}\r\n", "put"),
-    ("PATCH /patch?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length:  {length} \r\n", "GET / HTTP/1.1\r\n\r\n"),
-    ("DELETE /delete?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: {length}\r\n", "\r\n\r\n"),
-    ("GET /body?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: {length}\r\n", "get with a body"),
+    (
+        "PATCH /patch?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length:  {length} \r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+    ),
+    (
+        "DELETE /delete?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: {length}\r\n",
+        "\r\n\r\n",
+    ),
+    (
+        "GET /body?id={id} HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: {length}\r\n",
+        "get with a body",
+    ),
     ("M-SEARCH /own?id={id} HTTP/1.1\r\nHost: shadowing.example\r\n", ""),
 ];

@@ -132,7 +132,8 @@ fn assert_arrived(mut wanted: BTreeMap<u64, Parts>, got: &[LoggedRequest]) {
 
 #[test]
 fn expected_head_differs_in_what_is_named_and_nothing_else() {
-    let sent = b"GET http://a.b:81/x?id=1 HTTP/1.0\r\nhOST:  [::1]:80 \r\nX-b:\t1\r\nConnection: close, x-HOP\r\n\
+    let sent =
+        b"GET http://a.b:81/x?id=1 HTTP/1.0\r\nhOST:  [::1]:80 \r\nX-b:\t1\r\nConnection: close, x-HOP\r\n\
         x-hop: 1\r\nTE: gzip, trailers\r\nExpect: 100-continue\r\n\r\n";
     let head = "GET http://a.b-shadow:81/x?id=1 HTTP/1.1\r\nhOST:  [::1]-shadow:80 \r\nX-b:\t1\r\nTE: trailers\r\n\
         Expect: 100-continue\r\nx-mirrored-by: mirror-daemon\r\n\r\n";

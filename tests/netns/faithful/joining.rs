@@ -27,12 +27,13 @@ fn connection_used_before_the_daemon_is_mirrored_from_the_third_exchange_on() {
     let world = World::new();
     let _nginx = world.nginx(|_| {});
     let mut ids = Ids::default();
-    let mut connections: Vec<Connection> = [Role::Gateway.at(GATEWAY_PORT), Role::Gateway.at_v6(GATEWAY_PORT)]
-        .into_iter()
-        .cycle()
-        .take(8)
-        .map(|to| Connection::open(&world.lab.client, to).unwrap())
-        .collect();
+    let mut connections: Vec<Connection> =
+        [Role::Gateway.at(GATEWAY_PORT), Role::Gateway.at_v6(GATEWAY_PORT)]
+            .into_iter()
+            .cycle()
+            .take(8)
+            .map(|to| Connection::open(&world.lab.client, to).unwrap())
+            .collect();
     for connection in &mut connections {
         assert_eq!(Sent::get(ids.next()).exchange(connection).status, 200);
         assert_eq!(Sent::post(ids.next(), 5000).exchange(connection).status, 200);
@@ -51,7 +52,11 @@ fn connection_used_before_the_daemon_is_mirrored_from_the_third_exchange_on() {
     }
     world.shadow.wait_for_requests(sure.len(), LIMIT).unwrap();
     let books = watch.books(count);
-    assert_eq!(dropped(&books, "unproven_boundary"), (connections.len() * SPENT_EXCHANGES) as u64, "{books:#}");
+    assert_eq!(
+        dropped(&books, "unproven_boundary"),
+        (connections.len() * SPENT_EXCHANGES) as u64,
+        "{books:#}"
+    );
     assert_same(&sure, &world.shadow.requests());
     watch.end();
 }
@@ -172,12 +177,13 @@ fn upload(id: u64, shape: Shape, embedded: usize) -> (Sent, Vec<Vec<u8>>) {
             (request, pieces)
         }
         Shape::Chunked => {
-            let fake: Vec<Vec<u8>> =
-                evils.iter().map(|evil| [b"0\r\n\r\n".as_slice(), evil, b"5\r\nhello\r\n"].concat()).collect();
+            let fake: Vec<Vec<u8>> = evils
+                .iter()
+                .map(|evil| [b"0\r\n\r\n".as_slice(), evil, b"5\r\nhello\r\n"].concat())
+                .collect();
             let body = fake.concat();
             let how = Chunking { sizes: &[fake[0].len()], extension: "", trailers: "" };
-            let request =
-                Sent::chunked(id, &format!("{head}Transfer-Encoding: chunked\r\n"), &body, &how);
+            let request = Sent::chunked(id, &format!("{head}Transfer-Encoding: chunked\r\n"), &body, &how);
             // Cut before each size line, before each embedded request and before each false chunk.
             let mut pieces = vec![request.head.clone()];
             let mut rest = request.wire[request.head.len()..].to_vec();

@@ -55,9 +55,9 @@ fn requests_behind_proxy_headers_arrive_without_them() {
     let local = [SIGNATURE, &[0x20, 0, 0, 0]].concat();
     for header in [v1(v4_client(1)), v1(v6_client(1)), v2(v4_client(1)), v2(v6_client(1)), unknown, local] {
         for together in [false, true] {
-            let batch = [vec![Sent::get(ids.next()), Sent::post(ids.next(), 700)], chunked(&mut ids)].concat();
-            let mut connection =
-                Connection::open(&world.lab.client, Role::Gateway.at(GATEWAY_PORT)).unwrap();
+            let batch =
+                [vec![Sent::get(ids.next()), Sent::post(ids.next(), 700)], chunked(&mut ids)].concat();
+            let mut connection = Connection::open(&world.lab.client, Role::Gateway.at(GATEWAY_PORT)).unwrap();
             if together {
                 connection.send(&[header.clone(), batch[0].wire.clone()].concat()).unwrap();
             } else {
@@ -91,8 +91,7 @@ fn sampling_by_client_goes_by_the_address_in_the_proxy_header() {
     let (mut ids, mut by_client) = (Ids::default(), BTreeMap::<IpAddr, Vec<Sent>>::new());
     for version in [v1, v2] {
         for client in (1..=CLIENTS).map(v4_client) {
-            let mut connection =
-                Connection::open(&world.lab.client, Role::Gateway.at(GATEWAY_PORT)).unwrap();
+            let mut connection = Connection::open(&world.lab.client, Role::Gateway.at(GATEWAY_PORT)).unwrap();
             connection.send(&version(client)).unwrap();
             for _ in 0..2 {
                 let request = Sent::get(ids.next());

@@ -82,7 +82,10 @@ fn faulty_configuration_is_refused_with_key_line_and_way_out() {
     desk.refuses(("shadow = \"v2\",", "shadow = \"v3\","), &["v3", "did you mean \"v2\""]);
     desk.refuses(("http://10.77.0.4:9000", "ftp://10.77.0.4"), &["shadow[0].url", "http://"]);
     // All at once.
-    let toml = GOOD.replace("ports", "prots").replace("percentage = 10", "percentage = 101").replace("\"v2\",", "\"v9\",");
+    let toml = GOOD
+        .replace("ports", "prots")
+        .replace("percentage = 10", "percentage = 101")
+        .replace("\"v2\",", "\"v9\",");
     desk.refuses_as(&[], desk.write(&toml), &["prots", "101", "v9"]);
     desk.refuses_as(&[], desk.write("[capture\n"), &["mirror.toml:1"]);
 }
@@ -98,7 +101,10 @@ fn missing_file_interface_and_namespace_are_named() {
     // The first is there: it must not stay attached when the second is not.
     desk.refuses(("\"eth0\"", "\"eth0\", \"eth7\""), &["eth7", "interface"]);
     desk.refuses(("ports", "netns = \"gone\"\nports"), &["/run/netns/gone"]);
-    desk.refuses(("interfaces = [\"eth0\"]", "cgroups = [\"/sys/fs/cgroup/gone\"]"), &["/sys/fs/cgroup/gone"]);
+    desk.refuses(
+        ("interfaces = [\"eth0\"]", "cgroups = [\"/sys/fs/cgroup/gone\"]"),
+        &["/sys/fs/cgroup/gone"],
+    );
     desk.refuses(
         ("http://10.77.0.4:9000\"", "https://10.77.0.4:9000\"\n[shadow.tls]\nca_file = \"/nowhere/ca.pem\""),
         &["/nowhere/ca.pem"],
@@ -113,7 +119,11 @@ fn missing_privilege_is_named_with_what_it_takes() {
     }
     let desk = Desk::new();
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
-    desk.refuses_as(&nobody, desk.write(GOOD), &["not permitted", "run as root", "CAP_BPF and CAP_NET_ADMIN"]);
+    desk.refuses_as(
+        &nobody,
+        desk.write(GOOD),
+        &["not permitted", "run as root", "CAP_BPF and CAP_NET_ADMIN"],
+    );
     let file = desk.write(GOOD);
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     desk.refuses_as(&nobody, file, &["mirror.toml", "Permission denied"]);

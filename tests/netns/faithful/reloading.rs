@@ -96,7 +96,8 @@ fn requests_under_way_at_a_reload_are_neither_lost_nor_doubled() {
     let _nginx = world.nginx(|_| {});
     let watch = world.mirror_downstream();
     let config = |timeout: usize| {
-        all_to(world.shadow.address(), DOWNSTREAM).replace("queue_bytes", &format!("timeout = \"{timeout}s\"\nqueue_bytes"))
+        all_to(world.shadow.address(), DOWNSTREAM)
+            .replace("queue_bytes", &format!("timeout = \"{timeout}s\"\nqueue_bytes"))
     };
     let mut connection = Connection::open(&world.lab.client, Role::Gateway.at(GATEWAY_PORT)).unwrap();
     let mut sent = Vec::new();

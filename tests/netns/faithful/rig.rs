@@ -161,7 +161,9 @@ pub(super) fn assert_balanced(books: &Value) {
 
 /// How many requests were dropped for `reason` before any rule looked at them.
 pub(super) fn dropped(books: &Value, reason: &str) -> u64 {
-    books["requests"]["dropped_by_reason"][reason].as_u64().unwrap_or_else(|| panic!("no {reason} in {books:#}"))
+    books["requests"]["dropped_by_reason"][reason]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {reason} in {books:#}"))
 }
 
 /// How many copies of the shadow "v2" have this end.

@@ -107,7 +107,11 @@ fn get(id: u64, host: &str, more: &str) -> Sent {
 }
 
 fn post(id: u64, host: &str) -> Sent {
-    Sent::new(id, &format!("POST /post?id={{id}} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {{length}}\r\n"), b"12345")
+    Sent::new(
+        id,
+        &format!("POST /post?id={{id}} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {{length}}\r\n"),
+        b"12345",
+    )
 }
 
 fn ids_of(requests: &[LoggedRequest]) -> BTreeSet<u64> {
@@ -132,7 +136,8 @@ fn hosts_percentages_and_the_write_guard_decide_what_is_mirrored() {
     let wild = batch(&|id| {
         Sent::new(id, "GET /in/side?id={id} HTTP/1.1\r\nhost: a.b.wild.example\r\nX-Env: test\r\n", b"")
     });
-    let apex = batch(&|id| Sent::new(id, "GET /in?id={id} HTTP/1.1\r\nHost: wild.example\r\nX-Env: test\r\n", b""));
+    let apex =
+        batch(&|id| Sent::new(id, "GET /in?id={id} HTTP/1.1\r\nHost: wild.example\r\nX-Env: test\r\n", b""));
     let beside = batch(&|id| {
         Sent::new(id, "GET /inside?id={id} HTTP/1.1\r\nHost: a.wild.example\r\nX-Env: test\r\n", b"")
     });
@@ -170,7 +175,8 @@ fn sample_by_key_is_the_same_for_two_shadows_and_another_with_salt() {
         // 40 are expected; the standard deviation is 6.
         assert!((10..=70).contains(&users.len()), "{} of {USERS} users", users.len());
     }
-    let [kept, literal, salted] = [&apps.kept, &apps.literal, &apps.edited].map(|app| ids_of(&app.requests()));
+    let [kept, literal, salted] =
+        [&apps.kept, &apps.literal, &apps.edited].map(|app| ids_of(&app.requests()));
     assert_eq!(kept, literal);
     assert_ne!(kept, salted);
     watch.end();

@@ -162,8 +162,10 @@ fn connection_that_the_gateway_had_before_the_daemon_is_not_taken_for_its_own() 
     let mut old = Connection::open(&world.lab.client, Role::Gateway.at(GATEWAY_PORT)).unwrap();
     let mut ids = Ids::default();
     Sent::get(ids.next()).exchange(&mut old);
-    let capture =
-        format!("interfaces = [\"eth0\"]\nports = [8080]\ngateway_cgroups = [\"{}\"]", cgroup.path().display());
+    let capture = format!(
+        "interfaces = [\"eth0\"]\nports = [8080]\ngateway_cgroups = [\"{}\"]",
+        cgroup.path().display()
+    );
     let watch = world.mirror_all(&capture).also_at(cgroup.path());
     let mut young = Connection::open(&world.lab.client, Role::Gateway.at(GATEWAY_PORT)).unwrap();
     let mut sent = Vec::new();

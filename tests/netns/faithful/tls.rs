@@ -79,7 +79,9 @@ fn shadow_behind_tls_is_sent_the_same_bytes_when_it_is_trusted_and_nothing_when_
     }
     let ca = format!("ca_file = \"{}\"", ca_file.display());
     let shadow = |name: &str, port: u16, tls: &str| {
-        format!("[[shadow]]\nname = \"{name}\"\nurl = \"https://10.77.0.4:{port}\"\nhost = \"suffix\"\n[shadow.tls]\n{tls}\n")
+        format!(
+            "[[shadow]]\nname = \"{name}\"\nurl = \"https://10.77.0.4:{port}\"\nhost = \"suffix\"\n[shadow.tls]\n{tls}\n"
+        )
     };
     let config = [
         format!("[capture]\n{DOWNSTREAM}\n"),
@@ -95,7 +97,11 @@ fn shadow_behind_tls_is_sent_the_same_bytes_when_it_is_trusted_and_nothing_when_
     let watch = world.watch(&world.lab.gateway, &config.concat());
     let mut ids = Ids::default();
     let mut sent = chunked(&mut ids);
-    sent.extend([Sent::get(ids.next()), Sent::post(ids.next(), 70_000), Sent::post(ids.next(), (1 << 20) + 1)]);
+    sent.extend([
+        Sent::get(ids.next()),
+        Sent::post(ids.next(), 70_000),
+        Sent::post(ids.next(), (1 << 20) + 1),
+    ]);
     keep_alive(&world.lab.client, Role::Gateway.at(GATEWAY_PORT), &sent);
     let books = watch.books(sent.len() as u64);
     for app in &apps {

@@ -120,7 +120,9 @@ fn tunnel_of_connect_through_haproxy_is_counted_and_nothing_of_it_is_replayed() 
     let _haproxy = Haproxy::start(&world.lab.gateway, listen, tunnel, Sides::default()).unwrap();
     let watch = world.mirror_downstream();
     let mut connection = Connection::open(&world.lab.client, listen).unwrap();
-    connection.send(b"CONNECT shadowing.example:443 HTTP/1.1\r\nHost: shadowing.example:443\r\n\r\n").unwrap();
+    connection
+        .send(b"CONNECT shadowing.example:443 HTTP/1.1\r\nHost: shadowing.example:443\r\n\r\n")
+        .unwrap();
     assert!(connection.read_head().unwrap().starts_with(b"HTTP/1.1 200"));
     talk_through(&mut connection);
     let books = watch.books(1);
