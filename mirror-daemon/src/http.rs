@@ -15,6 +15,7 @@
 //!
 //! Several requests can be open at once only in HTTP/2, and in HTTP/1 when earlier ones are still held.
 
+pub mod h2;
 pub mod message;
 
 pub use message::{BodyLength, Field, RequestHead, Version};
