@@ -18,68 +18,31 @@ pub(in crate::http::h2) mod tests;
 pub use fields::{DecodedField, FieldBlock, FieldLimits};
 pub use table::{INITIAL_TABLE_BYTES, MAX_TABLE_BYTES, UNKNOWN_LIMIT_BYTES};
 
+use super::kind::closed_kinds;
 use fields::{Mark, Text};
 use static_table::STATIC_COUNT;
 use table::{DynamicTable, Lookup};
 
-/// Which rule of RFC 7541 a header block broke, or which bound it reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
-#[repr(u8)]
-pub enum HpackError {
+closed_kinds! {
+    /// Which rule of RFC 7541 a header block broke, or which bound it reached.
+    HpackError;
     /// The block ended inside a field.
-    #[error("header block ends inside a field")]
-    Truncated,
+    Truncated = "hpack_truncated", "header block ends inside a field";
     /// An integer beyond 32 bits, or with more than five further octets (5.1).
-    #[error("integer larger than 32 bits")]
-    IntegerTooLarge,
+    IntegerTooLarge = "hpack_integer", "integer larger than 32 bits";
     /// An index of 0, or beyond a table that is known whole (2.3.3).
-    #[error("index beyond the table")]
-    InvalidIndex,
+    InvalidIndex = "hpack_index", "index beyond the table";
     /// EOS inside a Huffman-coded string (5.2).
-    #[error("EOS inside a Huffman-coded string")]
-    HuffmanEos,
+    HuffmanEos = "hpack_huffman_eos", "EOS inside a Huffman-coded string";
     /// Padding of more than 7 bits, or not of ones (5.2).
-    #[error("wrong padding of a Huffman-coded string")]
-    HuffmanPadding,
+    HuffmanPadding = "hpack_huffman_padding", "wrong padding of a Huffman-coded string";
     /// A size update above the acknowledged SETTINGS_HEADER_TABLE_SIZE (6.3).
-    #[error("table size update above the acknowledged setting")]
-    SizeUpdateTooLarge,
+    SizeUpdateTooLarge = "hpack_size_update_too_large", "table size update above the acknowledged setting";
     /// A size update behind the first field of the block (4.2).
-    #[error("table size update behind a field")]
-    SizeUpdateMisplaced,
+    SizeUpdateMisplaced = "hpack_size_update_misplaced", "table size update behind a field";
     /// The fields exceed the [`FieldLimits`]. Unless they do so many times over, the block was decoded to its
     /// end and the table is right.
-    #[error("more header fields, or larger ones, than the limit")]
-    FieldsTooLarge,
-}
-
-impl HpackError {
-    /// Every kind, in the order of declaration.
-    pub const ALL: [Self; 8] = [
-        Self::Truncated,
-        Self::IntegerTooLarge,
-        Self::InvalidIndex,
-        Self::HuffmanEos,
-        Self::HuffmanPadding,
-        Self::SizeUpdateTooLarge,
-        Self::SizeUpdateMisplaced,
-        Self::FieldsTooLarge,
-    ];
-
-    /// The word for this kind in metrics.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Truncated => "hpack_truncated",
-            Self::IntegerTooLarge => "hpack_integer",
-            Self::InvalidIndex => "hpack_index",
-            Self::HuffmanEos => "hpack_huffman_eos",
-            Self::HuffmanPadding => "hpack_huffman_padding",
-            Self::SizeUpdateTooLarge => "hpack_size_update_too_large",
-            Self::SizeUpdateMisplaced => "hpack_size_update_misplaced",
-            Self::FieldsTooLarge => "hpack_fields_too_large",
-        }
-    }
+    FieldsTooLarge = "hpack_fields_too_large", "more header fields, or larger ones, than the limit";
 }
 
 /// Decodes the header blocks of one direction of one connection, in order.

@@ -71,6 +71,12 @@ impl FieldBlock {
         })
     }
 
+    /// True when there is a field of this name whose value is known too.
+    #[must_use]
+    pub fn has_known(&self, wanted: &[u8]) -> bool {
+        self.iter().any(|field| matches!(field, DecodedField::Known { name, .. } if name == wanted))
+    }
+
     /// How many fields there are.
     #[must_use]
     pub fn len(&self) -> usize {
