@@ -2,4 +2,5 @@
 
 mod claims;
 mod harness;
+mod peers;
 mod random;

@@ -215,6 +215,12 @@ impl Connection {
     }
 }
 
+/// How many connections to try: `ordinary`, times `H2_RANDOM_FACTOR`.
+fn cases(ordinary: u64) -> u64 {
+    let factor = std::env::var("H2_RANDOM_FACTOR").ok().and_then(|text| text.parse().ok());
+    ordinary * factor.unwrap_or(1)
+}
+
 /// Gives a flight in random pieces, of which some start a segment.
 fn give(probe: &mut Probe, flight: &Flight, random: &mut Random) {
     let mut rest = flight.bytes.as_slice();
@@ -230,7 +236,7 @@ fn give(probe: &mut Probe, flight: &Flight, random: &mut Random) {
 
 #[test]
 fn any_chunking_gives_the_same_requests_and_all_of_them() {
-    for seed in 0..60 {
+    for seed in 0..cases(60) {
         let connection = Writer::write(seed, 30);
         let mut random = Random::new(seed + 1000);
         let mut whole = Probe::at_start();
@@ -252,7 +258,7 @@ fn any_chunking_gives_the_same_requests_and_all_of_them() {
 #[test]
 fn joined_at_any_byte_only_true_requests_are_mirrored() {
     let (mut mirrored, mut whole) = (0, 0);
-    for seed in 0..150 {
+    for seed in 0..cases(150) {
         let connection = Writer::write(seed, 150);
         let mut random = Random::new(seed + 2000);
         let first = random.below(connection.flights.len() as u32 / 2) as usize;
@@ -272,7 +278,7 @@ fn joined_at_any_byte_only_true_requests_are_mirrored() {
 #[test]
 fn with_gaps_anywhere_only_true_requests_are_mirrored() {
     let (mut mirrored, mut whole) = (0, 0);
-    for seed in 0..150 {
+    for seed in 0..cases(150) {
         let connection = Writer::write(seed, 120);
         let mut random = Random::new(seed + 3000);
         let mut probe = Probe::at_start();
@@ -297,7 +303,7 @@ fn with_gaps_anywhere_only_true_requests_are_mirrored() {
 
 #[test]
 fn damaged_connections_and_noise_never_panic_and_every_request_ends_once() {
-    for seed in 0..400 {
+    for seed in 0..cases(400) {
         let connection = Writer::write(seed, 12);
         let mut random = Random::new(seed + 4000);
         let mut probe = if seed % 2 == 0 { Probe::at_start() } else { Probe::joined() };
