@@ -19,7 +19,12 @@ mod resync;
 mod side;
 mod stream;
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, clippy::disallowed_methods)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::disallowed_types
+)]
 mod tests;
 
 pub use connection::{H2Flow, H2Options, MAX_BLOCK_BYTES, Synchronisation};

@@ -249,3 +249,76 @@ fn allowed_flags(kind: FrameKind) -> u8 {
         FrameKind::Unknown(_) => u8::MAX,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, stream: u8, payload: usize) -> Vec<u8> {
+        let length = (payload as u32).to_be_bytes();
+        [&length[1..], &[kind, 0, 0, 0, 0, stream], &vec![0xee; payload]].concat()
+    }
+
+    /// Where the first proven header ends, given pieces of this size.
+    fn proven_at(bytes: &[u8], piece_bytes: usize) -> Option<usize> {
+        let mut resync = Resync::new(Direction::Request, None);
+        let mut given = 0;
+        for piece in bytes.chunks(piece_bytes) {
+            if let Some(proof) = resync.feed(piece) {
+                return Some(given + proof.consumed);
+            }
+            given += piece.len();
+        }
+        None
+    }
+
+    #[test]
+    fn first_header_behind_the_window_is_proven_however_the_bytes_come() {
+        let window = DEFAULT_FRAME_BYTES as usize + WINDOW_EXTRA_BYTES as usize;
+        let stream: Vec<u8> = (0..40).flat_map(|_| frame(0, 1, 1000)).collect();
+        let behind = |joined: usize| {
+            let mut starts = (0..40).map(|number| number * 1009).filter(|start| *start >= joined);
+            starts.find(|start| start - joined >= window).expect("enough frames") + 9 - joined
+        };
+        for piece_bytes in [1, 2, 8, 9, 10, 17, 1000, 1009, 50_000] {
+            assert_eq!(proven_at(&stream, piece_bytes), Some(behind(0)), "{piece_bytes}");
+        }
+        // Joined inside a payload.
+        assert_eq!(proven_at(&stream[500..], 1448), Some(behind(500)));
+    }
+
+    #[test]
+    fn nothing_is_proven_while_two_chains_live() {
+        // The outer frames hold inner ones that outlive the window by predicting every boundary.
+        let inner = frame(0, 3, 16_384);
+        let outer = [&frame(0, 1, 16_384)[..9], &inner[..16_384]].concat();
+        let two: Vec<u8> = [&outer[5000..], &outer.repeat(4)].concat();
+        let mut resync = Resync::new(Direction::Request, None);
+        assert_eq!(resync.feed(&two), None);
+    }
+
+    #[test]
+    fn more_chains_than_the_bound_start_the_window_anew() {
+        let mut resync = Resync::new(Direction::Request, None);
+        // Overlapping plausible headers with large payloads.
+        let noise: Vec<u8> =
+            (0..MAX_CHAINS + 10).flat_map(|_| [&frame(0, 1, 9000)[..9], &[1]].concat()).collect();
+        assert_eq!(resync.feed(&noise), None);
+        assert_eq!(resync.chains.len(), MAX_CHAINS);
+        assert!(resync.window_start > 9000);
+        assert!(resync.allocated_bytes() < 10_000);
+    }
+
+    #[test]
+    fn random_bytes_hold_no_chain() {
+        let mut state = 1_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .take(2_000_000)
+        .collect();
+        assert_eq!(proven_at(&noise, 65_536), None);
+    }
+}

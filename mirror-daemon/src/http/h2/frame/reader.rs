@@ -328,3 +328,85 @@ fn take<'b>(most: u32, input: &mut &'b [u8]) -> &'b [u8] {
     *input = rest;
     part
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request direction: preface, SETTINGS, HEADERS, padded DATA, an unknown frame, DATA without bytes.
+    fn stream() -> Vec<u8> {
+        let frames: [&[u8]; 5] = [
+            b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64",
+            b"\0\0\x01\x01\x04\0\0\0\x01\x82",
+            b"\0\0\x06\0\x08\0\0\0\x01\x02abc\0\0",
+            b"\0\0\x03\x63\0\0\0\0\x01xyz",
+            b"\0\0\0\0\x01\0\0\0\x01",
+        ];
+        [PREFACE.as_slice(), &frames.concat()].concat()
+    }
+
+    fn read(bytes: &[u8], piece_bytes: usize) -> Vec<String> {
+        let mut reader = FrameReader::at_start(Direction::Request);
+        let (mut told, mut body) = (Vec::new(), Vec::new());
+        for mut rest in bytes.chunks(piece_bytes) {
+            while let Some(piece) = reader.next(&mut rest) {
+                match piece {
+                    Piece::Data(_, bytes) => body.extend_from_slice(bytes),
+                    Piece::Whole(head, payload) => told.push(format!("{:?} {payload:?}", head.kind)),
+                    Piece::DataEnd(_) => told.push(format!("end of {body:?}")),
+                    Piece::DataStart(head) => told.push(format!("{} bytes of DATA", head.length)),
+                    Piece::Ignored(head) => told.push(format!("{:?}", head.kind)),
+                    Piece::Preface => told.push("preface".into()),
+                    Piece::Broken(error) => told.push(error.to_string()),
+                }
+            }
+            assert!(rest.is_empty());
+        }
+        told
+    }
+
+    #[test]
+    fn pieces_of_any_size_give_the_same_frames() {
+        let whole = read(&stream(), 1000);
+        let expected = [
+            "preface",
+            "Settings [0, 3, 0, 0, 0, 100]",
+            "Headers [130]",
+            "6 bytes of DATA",
+            "end of [97, 98, 99]",
+            "Unknown(99)",
+            "0 bytes of DATA",
+            "end of [97, 98, 99]",
+        ];
+        assert_eq!(whole, expected);
+        for piece_bytes in 1..60 {
+            assert_eq!(read(&stream(), piece_bytes), whole, "{piece_bytes}");
+        }
+    }
+
+    #[test]
+    fn frame_limit_is_exact() {
+        for (length, right) in [(16_384_u32, true), (16_385, false)] {
+            let mut reader = FrameReader::at_start(Direction::Answer);
+            reader.limit_frames(16_384);
+            let octets = [&length.to_be_bytes()[1..], &[0, 0, 0, 0, 0, 1]].concat();
+            let piece = reader.next(&mut octets.as_slice()).expect("a header");
+            assert_eq!(matches!(piece, Piece::DataStart(_)), right);
+            assert_eq!(piece == Piece::Broken(FrameError::FrameTooLarge), !right);
+        }
+    }
+
+    #[test]
+    fn gap_is_inside_only_up_to_the_end_of_the_payload() {
+        for (seen, bytes, inside) in
+            [(10, 1, true), (10, 6, true), (10, 7, false), (8, 1, false), (16, 1, false)]
+        {
+            let mut reader = FrameReader::at_start(Direction::Answer);
+            let frame = b"\0\0\x07\x01\x04\0\0\0\x01abcdefg";
+            let _ = reader.next(&mut &frame[..seen]);
+            let outcome = reader.handle_gap(bytes);
+            assert_eq!(matches!(outcome, GapOutcome::Inside(_)), inside, "{seen} {bytes}");
+            assert_eq!(reader.is_lost(), !inside);
+        }
+    }
+}

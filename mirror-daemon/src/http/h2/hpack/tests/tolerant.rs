@@ -44,12 +44,13 @@ fn run(seed: u64, joined: bool) -> (usize, usize) {
 #[test]
 fn after_a_join_or_lost_blocks_every_known_field_is_true() {
     let (mut known, mut unknown) = (0, 0);
-    for seed in 0..4_000 {
+    let factor: u64 = std::env::var("H2_RANDOM_FACTOR").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    for seed in 0..2_000 * factor {
         let (k, u) = run(seed, seed % 2 == 0);
         known += k;
         unknown += u;
     }
-    assert!(known > unknown && unknown > 1_000, "{known} known, {unknown} unknown");
+    assert!(known > unknown && unknown > 500, "{known} known, {unknown} unknown");
 }
 
 #[test]
