@@ -57,7 +57,7 @@ pub struct H2Flow {
     request: Side,
     answer: Side,
     requests: Requests,
-    /// What remains to be told of violations; allocated with the first.
+    /// Counts that were not taken yet.
     counters: Box<H2Counters>,
     violations: u32,
     passed_over: bool,
