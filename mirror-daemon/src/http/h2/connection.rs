@@ -298,6 +298,10 @@ fn close_reason(cause: CloseCause) -> DropReason {
     match cause {
         CloseCause::Reset => DropReason::Reset,
         CloseCause::Evicted => DropReason::FlowEvicted,
-        CloseCause::Finished | CloseCause::Idle | CloseCause::Reused => DropReason::Truncated,
+        CloseCause::Finished
+        | CloseCause::Idle
+        | CloseCause::Reused
+        | CloseCause::NotGateway
+        | CloseCause::CaptureEnded => DropReason::Truncated,
     }
 }
