@@ -12,7 +12,10 @@
 
 mod capture;
 mod complete;
+mod faithful;
+mod harmless;
 mod lab;
+mod loss;
 mod place;
 mod stage;
 mod traffic;

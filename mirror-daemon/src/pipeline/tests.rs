@@ -1,6 +1,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
 
 use super::*;
+use crate::config::Config;
 use crate::flow::{Direction, TcpFlags};
 
 const CONFIG: &str = r#"
