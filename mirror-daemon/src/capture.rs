@@ -12,6 +12,7 @@ mod clsact;
 mod control;
 mod counters;
 mod error;
+mod kernel_log;
 mod live;
 mod load;
 mod netlink;

@@ -4,6 +4,7 @@ mod cgroup;
 mod interface;
 
 use super::error::CaptureError;
+use super::kernel_log::KernelLog;
 use super::load::{TestKnobs, kernel_settings, map};
 use crate::config::{CaptureConfig, CapturePoint, TcMode};
 use aya::Ebpf;
@@ -85,6 +86,7 @@ pub struct Attacher {
     tc_mode: TcMode,
     points: BTreeMap<u32, Held>,
     numbers: PointNumbers,
+    kernel_log: Option<KernelLog>,
     lifecycles: BTreeMap<PathBuf, Result<SockOpsLink, CaptureError>>,
 }
 
@@ -106,10 +108,11 @@ impl std::fmt::Debug for Attacher {
 }
 
 impl Attacher {
-    pub(crate) fn new(ebpf: Ebpf, knobs: TestKnobs) -> Result<Self, CaptureError> {
+    pub(crate) fn new(mut ebpf: Ebpf, knobs: TestKnobs) -> Result<Self, CaptureError> {
         let settings = map(&ebpf, "SETTINGS")?.try_into().map_err(CaptureError::map("SETTINGS"))?;
         let places = map(&ebpf, "POINTS")?.try_into().map_err(CaptureError::map("POINTS"))?;
         let excluded = map(&ebpf, "EXCLUDED")?.try_into().map_err(CaptureError::map("EXCLUDED"))?;
+        let kernel_log = KernelLog::open(&mut ebpf);
         Ok(Self {
             ebpf,
             knobs,
@@ -119,6 +122,7 @@ impl Attacher {
             tc_mode: TcMode::Auto,
             points: BTreeMap::new(),
             numbers: PointNumbers::default(),
+            kernel_log,
             lifecycles: BTreeMap::new(),
         })
     }
@@ -191,8 +195,11 @@ impl Attacher {
     }
 
     /// Tries again what could not be attached, and attaches anew where an interface was replaced by another of
-    /// the same name. To be called every few seconds.
+    /// the same name. Passes on what the kernel programs had to say. To be called every few seconds.
     pub fn check(&mut self) {
+        if let Some(kernel_log) = &mut self.kernel_log {
+            kernel_log.flush();
+        }
         let numbers: Vec<u32> = self.points.keys().copied().collect();
         for number in numbers {
             let Some(held) = self.points.get(&number) else { continue };
