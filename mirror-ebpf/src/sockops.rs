@@ -43,7 +43,7 @@ fn try_watch(ops: *mut bpf_sock_ops, point: u32, books: Books) -> Result<(), ()>
     };
     // SAFETY: a helper without arguments.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    live(now_ns).ok_or(())?;
+    live(now_ns).map_err(drop)?;
     let settings = maps::SETTINGS.get(0).ok_or(())?;
     let passive = op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
     if matches!(kind, ControlKind::Opened) && passive != (settings.leg == LegCode::Downstream as u32) {

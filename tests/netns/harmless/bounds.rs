@@ -1,5 +1,6 @@
 //! What the daemon may cost: memory under pressure, processor time at rest.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mirror_tests::bpf;
@@ -97,19 +98,26 @@ fn idle_daemon_costs_next_to_nothing() {
     std::thread::sleep(Duration::from_secs(1));
     let (seconds, before) = (10, busy(daemon.pid()));
     std::thread::sleep(Duration::from_secs(seconds));
-    let share = (busy(daemon.pid()) - before).as_secs_f64() / seconds as f64;
-    eprintln!("idle: {:.3} % of a core", share * 100.0);
+    let after = busy(daemon.pid());
+    let of = |thread: &String| after[thread] - before[thread];
+    let spent: Duration = after.keys().map(of).sum();
+    let share = spent.as_secs_f64() / seconds as f64;
+    let threads: Vec<_> = after.keys().map(|thread| (thread, of(thread))).collect();
+    eprintln!("idle: {:.3} % of a core, in {seconds} s {threads:?}", share * 100.0);
     assert!(share < IDLE_SHARE, "{share}");
 }
 
-/// Processor time of all threads, user and system, to the nanosecond.
-fn busy(pid: u32) -> Duration {
-    let mut sum_ns = 0;
+/// Processor time of each thread, user and system, to the nanosecond.
+fn busy(pid: u32) -> BTreeMap<String, Duration> {
+    let mut threads = BTreeMap::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
-        let schedstat = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
-        sum_ns += schedstat.split(' ').next().unwrap().parse::<u64>().unwrap();
+        let path = task.unwrap().path();
+        let schedstat = std::fs::read_to_string(path.join("schedstat")).unwrap();
+        let name = std::fs::read_to_string(path.join("comm")).unwrap();
+        let ns = schedstat.split(' ').next().unwrap().parse().unwrap();
+        threads.insert(format!("{} {}", name.trim(), path.display()), Duration::from_nanos(ns));
     }
-    Duration::from_nanos(sum_ns)
+    threads
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn production_answers_alike_whether_the_daemon_is_absent_runs_is_stopped_or_kill
     let seen = Books::of(&daemon).seen();
     daemon.signal(Signal::STOP).unwrap();
     assert_eq!(production_answers(&stage), absent, "stopped just now");
-    let inert = || bpf::kernel_counters(&held).unwrap().of(KernelCounter::Inert);
+    let inert = || bpf::kernel_counters(&held).unwrap().of(KernelCounter::Stalled);
     let before = inert();
     let stopped = Instant::now();
     wait::until_true("the programs do nothing", Duration::from_secs(10), || {
@@ -43,6 +43,7 @@ fn production_answers_alike_whether_the_daemon_is_absent_runs_is_stopped_or_kill
     assert_eq!(production_answers(&stage), absent, "going on");
     let books = quiet_books(&daemon, seen);
     books.assert_balanced();
+    assert!(!books.kernel_complete(), "what it slept through is a loss: {}", books.page());
     daemon.kill();
     assert_eq!(production_answers(&stage), absent, "killed");
 }

@@ -110,9 +110,9 @@ fn filter_of_a_killed_daemon_does_nothing_within_two_seconds_and_goes_at_the_nex
         ask(&stage, id);
     }
     let grown = counters().since(&before);
-    assert!(grown.of(KernelCounter::Inert) > 0, "{grown:?}");
+    assert!(grown.of(KernelCounter::Stalled) > 0, "{grown:?}");
     let idle =
-        (0..).zip(grown.counts).all(|(index, count)| count == 0 || index == KernelCounter::Inert as usize);
+        (0..).zip(grown.counts).all(|(index, count)| count == 0 || index == KernelCounter::Stalled as usize);
     assert!(idle, "{grown:?}");
     let mut next = stage.daemon_with(&wish);
     assert_eq!(attached().len(), with_one, "the old filters were swept");
