@@ -14,6 +14,7 @@ mod capture;
 mod complete;
 mod lab;
 mod loss;
+mod oracle;
 mod place;
 mod stage;
 mod traffic;
