@@ -62,7 +62,8 @@ impl Mirrored {
         let lab = Lab::new().unwrap();
         let production = TestApp::start(&lab.production, Role::Production.at(8000), LogMode::None).unwrap();
         let nginx =
-            Nginx::start(&lab.gateway, &NginxConfig::new([Role::Gateway.at(8080)], production.address())).unwrap();
+            Nginx::start(&lab.gateway, &NginxConfig::new([Role::Gateway.at(8080)], production.address()))
+                .unwrap();
         let shadow = TestApp::start(&lab.shadow, Role::Shadow.at(9000), LogMode::Full).unwrap();
         let daemon = Daemon::start(&lab.gateway, CONFIG).unwrap();
         Self { daemon, shadow, _nginx: nginx, _production: production, lab }
@@ -76,7 +77,9 @@ impl Mirrored {
         let count = (ids.end - ids.start) as usize;
         let arrived = match self.shadow.wait_for_requests(count, ARRIVAL_LIMIT) {
             Ok(arrived) => arrived,
-            Err(few) => panic!("{few:#}\n{}\n{}", self.daemon.page("/ledger").unwrap().1, self.daemon.output()),
+            Err(few) => {
+                panic!("{few:#}\n{}\n{}", self.daemon.page("/ledger").unwrap().1, self.daemon.output())
+            }
         };
         drop(weather);
         assert_eq!(verified(traffic, &arrived), ids.collect());
@@ -204,10 +207,14 @@ impl InProcess {
             host_side: false,
         };
         // Room enough: here only those records are to be lost that the knob drops.
-        let mut capture_config = CaptureConfig { points: vec![point], ring_bytes: 64 << 20, ..config.capture.clone() };
+        let mut capture_config =
+            CaptureConfig { points: vec![point], ring_bytes: 64 << 20, ..config.capture.clone() };
         if let Ok(mode) = std::env::var(mirror_tests::daemon::TC_MODE) {
-            capture_config.tc_mode =
-                if mode == "clsact" { mirror_daemon::config::TcMode::Clsact } else { mirror_daemon::config::TcMode::Tcx };
+            capture_config.tc_mode = if mode == "clsact" {
+                mirror_daemon::config::TcMode::Clsact
+            } else {
+                mirror_daemon::config::TcMode::Tcx
+            };
         }
         let mut capture = capture::open_with(&capture_config, knobs).unwrap();
         capture.live.beat().unwrap();
@@ -257,7 +264,11 @@ impl InProcess {
         assert_eq!(held, 0, "{:?} {flows:?}", self.pipeline.counters());
         assert_eq!(shadow.owed.value(), self.ledger.matched.value());
         assert_eq!(shadow.owed.value(), offered + shadow.dropped.total() + shadow.shed.total());
-        let gaps = flows.iter().filter(|(label, _)| label.starts_with("gaps_") && !label.ends_with("_bytes")).map(|(_, count)| count).sum();
+        let gaps = flows
+            .iter()
+            .filter(|(label, _)| label.starts_with("gaps_") && !label.ends_with("_bytes"))
+            .map(|(_, count)| count)
+            .sum();
         let books = Books {
             dropped_records: kernel.of(KernelCounter::TestDroppedRecords),
             gaps,

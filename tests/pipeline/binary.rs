@@ -26,7 +26,11 @@ const GOLDEN: [(&str, fn(&mut Pcap)); 5] = [
 
 fn keep_alive(pcap: &mut Pcap) {
     let mut talk = opened(pcap);
-    for request in [GET, b"HEAD / HTTP/1.0\r\n\r\n", b"POST http://abs.example/x HTTP/1.1\r\nHost: y\r\nContent-Length: 3\r\n\r\nabc"] {
+    for request in [
+        GET,
+        b"HEAD / HTTP/1.0\r\n\r\n",
+        b"POST http://abs.example/x HTTP/1.1\r\nHost: y\r\nContent-Length: 3\r\n\r\nabc",
+    ] {
         talk.request(pcap, request).unwrap();
         pcap.advance_ms(7);
         talk.answer(pcap, OK).unwrap();
@@ -74,7 +78,8 @@ fn hole_in_body(pcap: &mut Pcap) {
 }
 
 fn refused(pcap: &mut Pcap) {
-    let smuggled = b"POST /s HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let smuggled =
+        b"POST /s HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     let upgrade = b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     let requests: [(&[u8], &[u8]); 3] = [
         (smuggled, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
@@ -88,7 +93,13 @@ fn refused(pcap: &mut Pcap) {
         talk.request(pcap, request).unwrap();
         talk.answer(pcap, answer).unwrap();
     }
-    pcap.packet(("10.77.0.1:40000".parse().unwrap(), "10.77.0.2:8080".parse().unwrap()), (0, 0), RST | ACK, &[]).unwrap();
+    pcap.packet(
+        ("10.77.0.1:40000".parse().unwrap(), "10.77.0.2:8080".parse().unwrap()),
+        (0, 0),
+        RST | ACK,
+        &[],
+    )
+    .unwrap();
 }
 
 fn golden(name: &str, extension: &str) -> PathBuf {
@@ -110,12 +121,17 @@ fn tap_lists_the_golden_captures_as_before() {
             std::fs::create_dir_all(pcap.parent().unwrap()).unwrap();
             std::fs::write(&pcap, capture(write)).unwrap();
         }
-        let launch = Launch::new(binary().unwrap()).args(["tap", "--ports", "8080", "--json", "--headers", "--pcap"]);
+        let launch =
+            Launch::new(binary().unwrap()).args(["tap", "--ports", "8080", "--json", "--headers", "--pcap"]);
         let listed = launch.arg(&pcap).run().unwrap();
         if is_update {
             std::fs::write(&json, &listed).unwrap();
         }
-        assert_eq!(listed, std::fs::read_to_string(&json).unwrap(), "{name}: UPDATE_GOLDEN=1 writes it again");
+        assert_eq!(
+            listed,
+            std::fs::read_to_string(&json).unwrap(),
+            "{name}: UPDATE_GOLDEN=1 writes it again"
+        );
     }
 }
 
@@ -128,7 +144,10 @@ fn run_sends_a_capture_file_to_a_live_shadow() {
     let traffic = |pcap: &mut Pcap| {
         let mut talk = opened(pcap);
         for number in 0..20 {
-            let head = format!("POST /p?id={number} HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: {}\r\n\r\n", body.len());
+            let head = format!(
+                "POST /p?id={number} HTTP/1.1\r\nHost: shadowing.example\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
             talk.request(pcap, head.as_bytes()).unwrap();
             body.chunks(50_000).for_each(|piece| talk.request(pcap, piece).unwrap());
             talk.answer(pcap, OK).unwrap();
@@ -144,9 +163,12 @@ fn run_sends_a_capture_file_to_a_live_shadow() {
         shadow.address()
     );
     std::fs::write(&config, toml).unwrap();
-    let launch = Launch::new(binary().unwrap()).args(["run", "--pcap"]).arg(&file).arg("--config").arg(&config);
+    let launch =
+        Launch::new(binary().unwrap()).args(["run", "--pcap"]).arg(&file).arg("--config").arg(&config);
     let ledger = launch.run().unwrap();
-    let arrived = shadow.wait_for_requests(40, Duration::from_secs(10)).unwrap_or_else(|few| panic!("{few:#}\n{ledger}"));
+    let arrived = shadow
+        .wait_for_requests(40, Duration::from_secs(10))
+        .unwrap_or_else(|few| panic!("{few:#}\n{ledger}"));
     let uploads: Vec<_> = arrived.iter().filter(|request| request.method() == "POST").collect();
     assert_eq!((arrived.len(), uploads.len()), (40, 20));
     assert!(uploads.iter().all(|upload| upload.body_hash == body_hash(&body)));

@@ -152,8 +152,12 @@ fn message() -> impl Strategy<Value = Message> {
         1 => (2000_usize..5000).prop_map(Answer::Length),
         1 => (1_usize..900).prop_map(Answer::Chunked),
     ];
-    (framing, content, 1_usize..200, answer)
-        .prop_map(|(framing, content, chunk_bytes, answer)| Message { framing, content, chunk_bytes, answer })
+    (framing, content, 1_usize..200, answer).prop_map(|(framing, content, chunk_bytes, answer)| Message {
+        framing,
+        content,
+        chunk_bytes,
+        answer,
+    })
 }
 
 /// A connection of some turns, most of one request.
@@ -169,7 +173,9 @@ pub(crate) fn turns() -> impl Strategy<Value = Vec<Turn>> {
 /// dropped: only those before are kept here.
 fn keep_upgrades_decidable(turns: &mut [Turn]) {
     let pipelined = turns.iter().position(|turn| turn.len() > 1).unwrap_or(turns.len());
-    for message in turns.iter_mut().skip(pipelined).flatten().filter(|message| message.framing == Framing::Upgrade) {
+    for message in
+        turns.iter_mut().skip(pipelined).flatten().filter(|message| message.framing == Framing::Upgrade)
+    {
         message.framing = Framing::Bodiless;
     }
 }
@@ -219,7 +225,8 @@ impl Network {
 
 /// The packets of `turns` through `network`.
 pub(crate) fn packets(turns: &[Turn], network: Network, dice: Dice) -> Vec<Packet> {
-    let mut wire = Wire { network, dice, sent: Vec::new(), received: Vec::new(), answered: 0, packets: Vec::new() };
+    let mut wire =
+        Wire { network, dice, sent: Vec::new(), received: Vec::new(), answered: 0, packets: Vec::new() };
     wire.push(true, CLIENT_ISN, 0, SYN, &[]);
     wire.push(false, SERVER_ISN, CLIENT_ISN.wrapping_add(1), SYN | ACK, &[]);
     wire.push(true, wire.client_seq(0), wire.server_seq(), ACK, &[]);

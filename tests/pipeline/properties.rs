@@ -84,7 +84,10 @@ fn truth(turns: &[Turn]) -> Outcome {
         for (number, message) in messages.iter().enumerate() {
             let target = format!(" {} HTTP/1.1\r\n", Message::target(number));
             let found = sent.iter().find(|sent| sent.head.contains(&target)).expect("every request was sent");
-            assert_eq!((found.body.as_slice(), found.trailers.as_str()), (message.body(), message.trailers()));
+            assert_eq!(
+                (found.body.as_slice(), found.trailers.as_str()),
+                (message.body(), message.trailers())
+            );
         }
     }
     outcome
@@ -92,7 +95,8 @@ fn truth(turns: &[Turn]) -> Outcome {
 
 fn network() -> impl Strategy<Value = Network> {
     let cut = prop_oneof![1 => 1_usize..20, 2 => 20_usize..400, 1 => 400_usize..3000];
-    (proptest::option::of(cut), any::<bool>()).prop_map(|(cut_bytes, is_rough)| Network { cut_bytes, is_rough })
+    (proptest::option::of(cut), any::<bool>())
+        .prop_map(|(cut_bytes, is_rough)| Network { cut_bytes, is_rough })
 }
 
 /// Takes away what was captured before `bytes` of the client's stream had passed.
@@ -178,7 +182,11 @@ fn most_requests_of_a_joined_connection_are_mirrored() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (mut sent, mut all) = (0, 0);
     for seed in 0..200 {
-        let turns = proptest::collection::vec(turns(), 4..6).new_tree(&mut runner).expect("a tree").current().concat();
+        let turns = proptest::collection::vec(turns(), 4..6)
+            .new_tree(&mut runner)
+            .expect("a tree")
+            .current()
+            .concat();
         let network = Network { cut_bytes: Some(1000), is_rough: false };
         let mut packets = packets(&turns, network, Dice(seed));
         joined_at(&mut packets, 100);

@@ -5,8 +5,8 @@ use mirror_daemon::config::Config;
 use mirror_daemon::flow::HashSeed;
 use mirror_daemon::pipeline::{Pipeline, View};
 use mirror_daemon::telemetry::Ledger;
-pub(crate) use mirror_tests::outlet::Sent;
 use mirror_tests::outlet::Memory;
+pub(crate) use mirror_tests::outlet::Sent;
 use mirror_tests::pcap::{Conversation, PcapWriter};
 use std::sync::Arc;
 

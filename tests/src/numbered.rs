@@ -45,7 +45,10 @@ impl Numbered {
             TRAPS[index].as_bytes().to_vec()
         });
         let filling = (0..self.filling_bytes).map(|at| (at as u64).wrapping_mul(id) as u8).collect();
-        traps.chain([format!("the end of {id}").into_bytes(), filling]).filter(|piece: &Vec<u8>| !piece.is_empty()).collect()
+        traps
+            .chain([format!("the end of {id}").into_bytes(), filling])
+            .filter(|piece: &Vec<u8>| !piece.is_empty())
+            .collect()
     }
 
     /// Request `id` in the pieces that are written apart: the head first.
@@ -60,7 +63,8 @@ impl Numbered {
                 ("POST", format!("Content-Length: {}\r\n", body.iter().map(Vec::len).sum::<usize>()))
             }
         };
-        let head = format!("{method} {TRUE_PATH}?id={id} HTTP/1.1\r\nHost: shadowing.example\r\n{framing}\r\n");
+        let head =
+            format!("{method} {TRUE_PATH}?id={id} HTTP/1.1\r\nHost: shadowing.example\r\n{framing}\r\n");
         let mut pieces = vec![head.into_bytes()];
         for piece in body {
             if is_chunked {
@@ -105,7 +109,9 @@ impl Numbered {
                     })
                 })
                 .collect();
-            lanes.into_iter().try_for_each(|lane| lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            lanes
+                .into_iter()
+                .try_for_each(|lane| lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
     }
 
