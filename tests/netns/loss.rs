@@ -72,7 +72,7 @@ impl Mirrored {
     /// Sends requests with these numbers under this weather, and expects each at the shadow once, whole.
     fn all_are_mirrored(&self, traffic: Numbered, ids: std::ops::Range<u64>, forecast: Forecast, side: Side) {
         let weather = Weather::start(&self.lab.gateway, forecast, side).unwrap();
-        traffic.run(&self.lab.client, 8, ids.clone()).unwrap();
+        traffic.run(&self.lab.client, 24, ids.clone()).unwrap();
         eprintln!("{side:?}: lost, doubled, delayed: {:?}", weather.fallen().unwrap());
         let count = (ids.end - ids.start) as usize;
         let arrived = match self.shadow.wait_for_requests(count, ARRIVAL_LIMIT) {

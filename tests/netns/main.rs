@@ -16,6 +16,7 @@ mod faithful;
 mod harmless;
 mod lab;
 mod loss;
+mod oracle;
 mod place;
 mod stage;
 mod traffic;
