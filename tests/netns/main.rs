@@ -11,6 +11,7 @@
 )]
 
 mod capture;
+mod changes;
 mod lab;
 mod place;
 mod traffic;
