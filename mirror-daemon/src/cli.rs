@@ -43,7 +43,7 @@ Examples:
     mirror-daemon run --pcap traffic.pcap --ports 8080
 
 While it runs:
-    curl http://127.0.0.1:9464/ledger     where every request went (the address is admin.listen)
+    curl http://127.0.0.1:9900/ledger     where every request went (the address is admin.listen)
     kill -TERM PID                        finish what was taken in, then end; twice: end at once
 
 Exit codes:

@@ -209,14 +209,14 @@ fn wanted_bytes(
             return Err(KernelCounter::IgnoredSegments);
         }
         let end = header.seq.wrapping_add(bytes);
-        if verdict.code == VerdictCode::PassOver as u32
-            && is_request
-            && bytes != 0
-            && end.wrapping_sub(verdict.until_seq) as i32 <= 0
-        {
-            books.add(KernelCounter::PassedOverSegments, 1);
-            books.add(KernelCounter::PassedOverBytes, u64::from(bytes));
-            return Ok(0);
+        if verdict.code == VerdictCode::PassOver as u32 && is_request && bytes != 0 {
+            if end.wrapping_sub(verdict.until_seq) as i32 <= 0 {
+                books.add(KernelCounter::PassedOverSegments, 1);
+                books.add(KernelCounter::PassedOverBytes, u64::from(bytes));
+                return Ok(0);
+            }
+            // Left where it is, it would hold again 2 GiB further on.
+            let _ = maps::VERDICTS.remove(&header.flow);
         }
     }
     if is_request {

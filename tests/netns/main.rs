@@ -12,6 +12,11 @@
 
 mod capture;
 mod changes;
+mod complete;
+mod faithful;
+mod harmless;
 mod lab;
+mod loss;
 mod place;
+mod stage;
 mod traffic;

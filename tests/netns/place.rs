@@ -13,13 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// # Panics
 /// Instead of returning false when `CI=true`.
 pub(crate) fn may_test_kernel() -> bool {
-    if rustix::process::geteuid().is_root() {
-        return true;
-    }
-    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    assert!(!in_ci, "tests on the real kernel need root");
-    eprintln!("skipped: tests on the real kernel need root");
-    false
+    mirror_tests::privilege::root_or_skip("a test on the real kernel")
 }
 
 /// Whether this kernel is 6.6 or later, and so attaches by TCX where nothing else is said.

@@ -10,4 +10,6 @@
 )]
 
 mod cases;
+mod model;
+mod properties;
 mod world;

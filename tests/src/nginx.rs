@@ -114,7 +114,7 @@ impl NginxConfig {
 /// One line of the access log.
 const ACCESS_FORMAT: &str = r#"'{"method":"$request_method","target":"$request_uri","host":"$http_host",'
     '"status":$status,"request_bytes":$request_length,"answer_bytes":$bytes_sent,'
-    '"connection":$connection,"number":$connection_requests}'"#;
+    '"connection":$connection,"number":$connection_requests,"client_port":$remote_port}'"#;
 
 /// A running nginx; stopped on Drop.
 #[derive(Debug)]

@@ -8,20 +8,26 @@ pub const STRICT: &str = "MIRROR_TESTS_STRICT";
 /// The variable that skips these tests even as root: `cargo xtask test --no-root` sets it.
 pub const NO_ROOT: &str = "MIRROR_TESTS_NO_ROOT";
 
-/// Whether a test that needs root can run. Where it cannot, says so on stderr; the test then returns.
+/// Whether a test that needs root and the kernel programs can run. Where it cannot, says so on stderr; the test
+/// then returns. Kernel programs that are built also mean that `cargo xtask` has installed what tests use.
 ///
 /// # Panics
-/// When root is missing although [`STRICT`] is set: a gate must not pass by skipping.
+/// When something is missing although [`STRICT`] or `CI` is set: a gate must not pass by skipping.
 #[must_use]
 #[expect(clippy::panic, reason = "a gate that skips its tests is a failed gate")]
 pub fn root_or_skip(test: &str) -> bool {
     let unwanted = std::env::var_os(NO_ROOT).is_some();
-    if geteuid().is_root() && !unwanted {
+    let missing = if unwanted || !geteuid().is_root() {
+        "root (network namespaces and BPF)"
+    } else if !mirror_daemon::capture::is_built() {
+        "the kernel programs: run `cargo xtask test`"
+    } else {
         return true;
+    };
+    let strict = std::env::var_os(STRICT).is_some() || std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    if strict && !unwanted {
+        panic!("{test} needs {missing}, and may not be skipped here");
     }
-    if !unwanted && std::env::var_os(STRICT).is_some() {
-        panic!("{test} needs root, and {STRICT} is set");
-    }
-    eprintln!("skipped {test}: it needs root (network namespaces and BPF)");
+    eprintln!("skipped {test}: it needs {missing}");
     false
 }

@@ -13,10 +13,14 @@ use crate::run;
 use crate::toolchain;
 
 const TARGET: &str = "bpfel-unknown-none";
+/// Embedded by the daemon.
+const DAEMON_OBJECT: &str = "mirror-ebpf";
+/// Loaded by the tests on the real kernel.
+const TEST_OBJECT: &str = "weather";
 /// `v3`: 32-bit operations and atomics, known to every kernel since 5.12.
 const RUSTFLAGS: [&str; 2] = ["-Clinker=bpf-linker", "-Ctarget-cpu=v3"];
 
-/// Builds `mirror-ebpf` and gives the path of the object.
+/// Builds `mirror-ebpf` and gives the path of the daemon's object; that of the tests lies beside it.
 ///
 /// Cargo decides what there is to do, so that a second call costs a fraction of a second. The object is copied
 /// only when it has changed: the daemon, which embeds it, is then not built again either.
@@ -41,9 +45,11 @@ pub(crate) fn build_ebpf() -> Result<PathBuf> {
         cargo.env_remove(hindrance);
     }
     run::run(&mut cargo)?;
-    let object = run::root().join("target/bpf/mirror-ebpf");
-    copy_if_changed(&target_dir.join(TARGET).join("release/mirror-ebpf"), &object)?;
-    Ok(object)
+    let (built, objects) = (target_dir.join(TARGET).join("release"), run::root().join("target/bpf"));
+    for name in [DAEMON_OBJECT, TEST_OBJECT] {
+        copy_if_changed(&built.join(name), &objects.join(name))?;
+    }
+    Ok(objects.join(DAEMON_OBJECT))
 }
 
 fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {

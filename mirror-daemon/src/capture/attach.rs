@@ -19,6 +19,8 @@ use selection::Selection;
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How a capture point is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +55,27 @@ pub struct PointStatus {
     pub lifecycle_error: Option<String>,
 }
 
+/// The numbers of the wanted capture points. Clones share one set, which the attacher keeps up to date.
+#[derive(Clone, Debug, Default)]
+pub struct PointNumbers(Arc<AtomicU32>);
+
+impl PointNumbers {
+    fn set<'a>(&self, numbers: impl Iterator<Item = &'a u32>) {
+        self.0.store(numbers.fold(0, |set, number| set | bit(*number)), Ordering::Relaxed);
+    }
+
+    /// In ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + use<> {
+        let set = self.0.load(Ordering::Relaxed);
+        (0..u32::BITS).filter(move |number| set & bit(*number) != 0)
+    }
+}
+
+/// [`MAX_CAPTURE_POINTS`] is far below the width.
+const fn bit(number: u32) -> u32 {
+    1_u32.wrapping_shl(number)
+}
+
 /// Owns the kernel programs, their links and the maps that say what to capture. Dropping it detaches all.
 pub struct Attacher {
     ebpf: Ebpf,
@@ -64,6 +87,7 @@ pub struct Attacher {
     /// What `settings` holds.
     current: KernelSettings,
     points: BTreeMap<u32, Held>,
+    numbers: PointNumbers,
     selection: Selection,
 }
 
@@ -99,6 +123,7 @@ impl Attacher {
             tc_mode: TcMode::Auto,
             current: KernelSettings::default(),
             points: BTreeMap::new(),
+            numbers: PointNumbers::default(),
             selection,
         })
     }
@@ -156,6 +181,7 @@ impl Attacher {
             .ok_or(CaptureError::TooManyPoints { limit: MAX_CAPTURE_POINTS })?;
         let links = self.attach(number, &point);
         self.points.insert(number, Held { point, links });
+        self.numbers.set(self.points.keys());
         Ok(number)
     }
 
@@ -167,6 +193,13 @@ impl Attacher {
         for name in program_names(number) {
             self.unload(&name);
         }
+        self.numbers.set(self.points.keys());
+    }
+
+    /// The numbers in use, now and later.
+    #[must_use]
+    pub fn numbers(&self) -> PointNumbers {
+        self.numbers.clone()
     }
 
     /// Tries again what could not be attached, and attaches anew where an interface was replaced by another of
@@ -212,6 +245,7 @@ impl Attacher {
         self.remove(number);
         let links = self.attach(number, &point);
         self.points.insert(number, Held { point, links });
+        self.numbers.set(self.points.keys());
     }
 
     /// Tells the kernel at which points flows are selected.
@@ -350,4 +384,20 @@ fn in_words(error: &CaptureError) -> String {
         cause = error.source();
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_told_to_all_clones() {
+        let numbers = PointNumbers::default();
+        let elsewhere = numbers.clone();
+        let most = u32::try_from(MAX_CAPTURE_POINTS).unwrap();
+        numbers.set([1, 3, most].iter());
+        assert_eq!(elsewhere.iter().collect::<Vec<_>>(), [1, 3, most]);
+        numbers.set([].iter());
+        assert_eq!(elsewhere.iter().count(), 0);
+    }
 }

@@ -48,6 +48,12 @@ pub struct TestKnobs {
     pub drop_one_in: u32,
 }
 
+/// Whether this binary was built with its kernel programs.
+#[must_use]
+pub fn is_built() -> bool {
+    !OBJECT.is_empty()
+}
+
 /// Loads the kernel programs and attaches them to the configured capture points. A point that cannot be
 /// attached is no error here: see [`Attacher::points`].
 ///
@@ -62,7 +68,7 @@ pub fn open(config: &CaptureConfig) -> Result<Capture, CaptureError> {
 /// # Errors
 /// As [`open`].
 pub fn open_with(config: &CaptureConfig, knobs: TestKnobs) -> Result<Capture, CaptureError> {
-    if OBJECT.is_empty() {
+    if !is_built() {
         return Err(CaptureError::NotBuilt);
     }
     refuse_old_kernel()?;

@@ -12,6 +12,9 @@
 //!                             ▲──(not proven)──┴────────┴─────┘
 //! ```
 //!
+//! Behind a request that closes the connection (`Connection: close`, HTTP/1.0) no server reads another one: what
+//! comes there counts as framing lost, and is replayed only when it was answered after all.
+//!
 //! Where a message is dropped although its end is known for certain (a gap wholly inside a body of known
 //! length), framing goes on. Where the end is in doubt, it is lost, and nothing is guessed: [`resync`].
 //!
@@ -93,8 +96,10 @@ impl State {
 struct OpenRequest {
     number: RequestNumber,
     fate: Fate,
-    /// Set when the request asks to leave HTTP/1.
+    /// Set when the request may leave HTTP/1.
     upgrade: Option<Box<UpgradeWait>>,
+    /// The server must read no request behind this one.
+    is_last: bool,
 }
 
 /// What is to be told of an open request.

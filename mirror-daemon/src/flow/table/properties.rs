@@ -3,7 +3,7 @@
 //! What holds for any traffic.
 
 use super::*;
-use crate::flow::{Chunk, FlowEvent, GapCause, SeqNumber};
+use crate::flow::{Chunk, FlowEvent, SeqNumber};
 use proptest::prelude::*;
 use proptest::sample::Index;
 

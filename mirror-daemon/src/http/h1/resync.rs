@@ -67,6 +67,8 @@ pub(super) struct Candidate {
     pub(super) number: Option<RequestNumber>,
     pub(super) upgrade: Option<UpgradeKind>,
     pub(super) expects_continue: bool,
+    /// The server must read no request behind it.
+    pub(super) is_last: bool,
     /// Behind its last byte, once that was seen.
     pub(super) end: Option<SeqNumber>,
     start: SeqNumber,
@@ -80,6 +82,14 @@ enum Verdict {
     Open,
     Refuted,
     Proven { status: u16 },
+}
+
+impl Resync {
+    /// Behind a message that ended at `at`, where none should follow.
+    pub(super) fn behind(at: SeqNumber) -> Self {
+        let boundary = Boundary { at, has_before: false, is_proven: false };
+        Self { boundary: Some(boundary), ..Self::default() }
+    }
 }
 
 impl Candidate {
@@ -126,6 +136,7 @@ impl Http1 {
             number: None,
             upgrade: None,
             expects_continue: false,
+            is_last: false,
             end: None,
             start: place.seq,
             has_before,
@@ -203,7 +214,7 @@ impl Http1 {
         }
         self.resync = None;
         self.unanswered = 0;
-        self.state = State::head();
+        self.await_next(candidate.is_last, at);
         let Some(number) = candidate.number else { return };
         if candidate.upgrade == Some(UpgradeKind::Connect) {
             emit(HttpEvent::Dropped { number, reason: DropReason::Upgrade });
