@@ -20,6 +20,7 @@ mod netns;
 pub mod pcap;
 mod reader;
 mod shed;
+mod sock_diag;
 mod verdict;
 
 pub use attach::{Attacher, Attachment, PointNumbers, PointState, PointStatus};

@@ -13,12 +13,12 @@ use std::net::Ipv4Addr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-const PORT: u16 = 8080;
-const SMALL: Exchange = Exchange { request_bytes: 300, answer_bytes: 2000, write_bytes: 65_536 };
+pub(crate) const PORT: u16 = 8080;
+pub(crate) const SMALL: Exchange = Exchange { request_bytes: 300, answer_bytes: 2000, write_bytes: 65_536 };
 /// Writes large enough that segments travel as GSO super-packets.
 const LARGE: Exchange = Exchange { request_bytes: 3_000_000, answer_bytes: 1_000_000, write_bytes: 262_144 };
 
-fn config(points: Vec<CapturePoint>) -> CaptureConfig {
+pub(crate) fn config(points: Vec<CapturePoint>) -> CaptureConfig {
     CaptureConfig {
         points,
         leg: Leg::Downstream,
@@ -36,15 +36,15 @@ fn config(points: Vec<CapturePoint>) -> CaptureConfig {
 }
 
 /// What `TcMode::Auto` comes to on this kernel.
-fn by_default() -> Attachment {
+pub(crate) fn by_default() -> Attachment {
     if kernel_has_tcx() { Attachment::Tcx } else { Attachment::Clsact }
 }
 
-fn interface(place: &Place, name: &str) -> CapturePoint {
+pub(crate) fn interface(place: &Place, name: &str) -> CapturePoint {
     CapturePoint::Interface { name: name.to_owned(), netns: Some(place.gateway_netns()), host_side: false }
 }
 
-fn opened(config: &CaptureConfig, how: Attachment) -> Capture {
+pub(crate) fn opened(config: &CaptureConfig, how: Attachment) -> Capture {
     let capture = capture::open(config).expect("root, and built kernel programs");
     for point in capture.attacher.points() {
         assert_eq!(point.state, PointState::Attached(how), "{point:?}");
@@ -535,6 +535,10 @@ fn two_capabilities_are_enough_to_load_and_attach() {
     within(&place.gateway_netns(), || {
         let mut few = rustix::thread::capabilities(None).expect("this thread's capabilities");
         few.effective = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+        if !kernel_has_tcx() {
+            // 6.1 refuses to overwrite half a spilled number without it.
+            few.effective |= CapabilitySet::PERFMON;
+        }
         rustix::thread::set_capabilities(None, few).expect("to give capabilities up");
         let capture =
             capture::open(&config(vec![here, CapturePoint::Cgroup { path: cgroup }])).expect("to load");

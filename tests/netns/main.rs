@@ -11,6 +11,7 @@
 )]
 
 mod capture;
+mod changes;
 mod complete;
 mod faithful;
 mod harmless;

@@ -199,7 +199,7 @@ impl Log {
             told.pieces.push((segment.seq.0.wrapping_add(segment.offset_bytes), segment.payload.to_vec()));
         }
         if acknowledges {
-            // Before 6.11, `cgroup_skb` is not run for a SYN-ACK: the client's first words acknowledge it.
+            // Older kernels (6.1) do not run `cgroup_skb` for a SYN-ACK: the client's first words acknowledge it.
             self.flows.entry((segment.key, false)).or_default().start.get_or_insert(segment.ack.0);
         }
     }

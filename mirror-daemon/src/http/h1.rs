@@ -35,6 +35,7 @@ mod loss;
 mod message;
 mod request_line;
 mod resync;
+mod tls;
 mod upgrade;
 
 pub use answer::{AnswerDecoder, AnswerError, AnswerProgress, AnswerSummary};
@@ -258,7 +259,11 @@ impl Http1 {
             State::Head(_) => self.read_head(rest, place, emit),
             State::Body(..) => self.read_body(rest, place, emit),
             State::Undecided(_) => self.hold(rest, place),
-            State::Seeking => self.seek(rest, place),
+            State::Seeking => {
+                let none_bytes = self.seek(rest, place);
+                self.leave_tls(emit);
+                none_bytes
+            }
             State::AwaitingProof => {
                 self.follow_candidate(emit);
                 0
