@@ -11,9 +11,13 @@
 )]
 
 mod capture;
+mod changes;
 mod complete;
 mod faithful;
+mod harmless;
 mod lab;
+mod loss;
+mod oracle;
 mod place;
 mod stage;
 mod traffic;

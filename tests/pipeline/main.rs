@@ -9,6 +9,7 @@
     clippy::unwrap_used
 )]
 
+mod binary;
 mod cases;
 mod model;
 mod properties;

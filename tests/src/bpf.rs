@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
+use mirror_common::KernelCounters;
 use serde_json::Value;
 
 use crate::netns::Netns;
@@ -94,6 +96,24 @@ pub fn runs_of(programs: &BTreeSet<u64>) -> Result<Vec<ProgramRuns>> {
     Ok(found)
 }
 
+/// What the kernel programs have counted, read past the daemon: so also when it is stopped or dead.
+///
+/// # Errors
+/// When none of these maps is the programs' map of counters.
+pub fn kernel_counters(held: &HeldObjects) -> Result<KernelCounters> {
+    let counters: PerCpuArray<MapData, KernelCounters> = map_named(held, "COUNTERS")?.try_into()?;
+    let reasons: PerCpuArray<MapData, u64> = map_named(held, "REASONS")?.try_into()?;
+    let mut sum = KernelCounters::default();
+    for of_one_cpu in counters.get(&0, 0)?.iter() {
+        sum.add(of_one_cpu);
+    }
+    // Counts that are kept apart from the others, one entry for each.
+    for (index, count) in (0..).zip(sum.counts.iter_mut()) {
+        *count += reasons.get(&index, 0)?.iter().sum::<u64>();
+    }
+    Ok(sum)
+}
+
 /// What of `held` the kernel still has. The kernel frees with a delay: ask until it is empty.
 ///
 /// # Errors
@@ -117,6 +137,13 @@ impl HeldObjects {
     pub fn is_empty(&self) -> bool {
         self.programs.is_empty() && self.links.is_empty() && self.maps.is_empty()
     }
+}
+
+fn map_named(held: &HeldObjects, name: &str) -> Result<Map> {
+    let open = |id: &u64| MapData::from_id(u32::try_from(*id).ok()?).ok();
+    let is_named = |map: &MapData| map.info().is_ok_and(|info| info.name_as_str() == Some(name));
+    let found = held.maps.iter().filter_map(open).find(is_named);
+    found.map(Map::PerCpuArray).with_context(|| format!("no map {name}"))
 }
 
 /// Every program attached to an interface of `netns`, by TCX link, clsact filter or XDP: one line each.

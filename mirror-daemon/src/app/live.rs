@@ -230,7 +230,7 @@ fn start_capture(
         engine.start(name, waker, shutdown.clone(), move || Ok(shard.run()?))?;
     }
     let (waker, counters) = (control.waker(), Arc::new(counters));
-    let control = Control::new(control, Arc::clone(&counters), live, lifecycle_txs);
+    let control = Control::new(control, Arc::clone(&counters), live, attacher.numbers(), lifecycle_txs);
     let control_shutdown = shutdown.clone();
     engine
         .start("control".to_owned(), waker, shutdown.clone(), move || Ok(control.run(&control_shutdown)?))?;

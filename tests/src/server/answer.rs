@@ -115,7 +115,7 @@ pub(super) fn write(answers: &mut Vec<u8>, status: u16, body: &str, kind: &str) 
 }
 
 /// The number that a query parameter of `target` holds.
-pub(super) fn query_number(target: &str, name: &str) -> Option<u64> {
+pub fn query_number(target: &str, name: &str) -> Option<u64> {
     let query = target.split_once('?')?.1;
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
 }

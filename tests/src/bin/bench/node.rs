@@ -21,8 +21,15 @@ pub(crate) struct Look {
     steal: Duration,
     gateway: Duration,
     mirror: Duration,
-    /// CPU time of each task that is neither ours nor the kernel's, and that ran on the gateway's CPU last.
-    foreign: BTreeMap<String, Duration>,
+    /// Each task that is neither ours nor the kernel's.
+    foreign: BTreeMap<String, Task>,
+}
+
+/// One thread of somebody else.
+struct Task {
+    used: Duration,
+    /// The CPU that it ran on last.
+    cpu: u32,
 }
 
 /// What happened between two looks.
@@ -50,10 +57,12 @@ impl Look {
     pub(crate) fn since(&self, earlier: &Self) -> Used {
         let passed = self.at - earlier.at;
         let steal = self.steal.saturating_sub(earlier.steal);
-        let grown = self
-            .foreign
-            .iter()
-            .map(|(task, time)| time.saturating_sub(earlier.foreign.get(task).copied().unwrap_or_default()));
+        let on_cpu = self.foreign.iter().filter(|(_, task)| task.cpu == GATEWAY_CPU);
+        // What has moved about cannot be told apart by CPU: all of it counts.
+        let grown = on_cpu.map(|(name, task)| {
+            let before = earlier.foreign.get(name).map_or(Duration::ZERO, |task| task.used);
+            task.used.saturating_sub(before)
+        });
         let foreign: Duration = grown.sum();
         Used {
             busy: passed.saturating_sub(self.idle.saturating_sub(earlier.idle)).saturating_sub(steal),
@@ -77,7 +86,7 @@ fn idle_and_steal() -> Result<(Duration, Duration)> {
 }
 
 /// Tasks by a key that no later task has: id and start.
-fn foreign_tasks(ours: &[&Cgroup]) -> Result<BTreeMap<String, Duration>> {
+fn foreign_tasks(ours: &[&Cgroup]) -> Result<BTreeMap<String, Task>> {
     let mut own = vec![std::process::id().to_string()];
     for group in ours {
         let listed = std::fs::read_to_string(group.path().join("cgroup.procs")).unwrap_or_default();
@@ -96,21 +105,18 @@ fn foreign_tasks(ours: &[&Cgroup]) -> Result<BTreeMap<String, Duration>> {
         }
         let Ok(threads) = std::fs::read_dir(process.path().join("task")) else { continue };
         for thread in threads.flatten() {
-            tasks.extend(task_on_gateway_cpu(&thread.path()));
+            tasks.extend(look_at(&thread.path()));
         }
     }
     Ok(tasks)
 }
 
-fn task_on_gateway_cpu(task: &Path) -> Option<(String, Duration)> {
+fn look_at(task: &Path) -> Option<(String, Task)> {
     let stat = std::fs::read_to_string(task.join("stat")).ok()?;
     // The name, in parentheses, may hold anything; fields are counted from behind it (state is the third).
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let (start, cpu) = (fields.get(19)?, fields.get(36)?);
-    if cpu.parse() != Ok(GATEWAY_CPU) {
-        return None;
-    }
+    let (start, cpu) = (fields.get(19)?, fields.get(36)?.parse().ok()?);
     let used = std::fs::read_to_string(task.join("schedstat")).ok()?;
-    let used_ns = used.split(' ').next()?.parse().ok()?;
-    Some((format!("{}@{start}", task.display()), Duration::from_nanos(used_ns)))
+    let used = Duration::from_nanos(used.split(' ').next()?.parse().ok()?);
+    Some((format!("{}@{start}", task.display()), Task { used, cpu }))
 }

@@ -1,0 +1,332 @@
+//! What is mirrored when segments are lost on the wire, which TCP repairs, and when records are lost on the way to
+//! user space, which nothing repairs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mirror_common::KernelCounter;
+use mirror_daemon::capture::{self, Capture, TestKnobs};
+use mirror_daemon::config::{CaptureConfig, CapturePoint, Config};
+use mirror_daemon::flow::HashSeed;
+use mirror_daemon::pipeline::{Pipeline, View};
+use mirror_daemon::telemetry::Ledger;
+use mirror_tests::client::Connection;
+use mirror_tests::daemon::Daemon;
+use mirror_tests::netns::{Lab, Role};
+use mirror_tests::nginx::{Nginx, NginxConfig};
+use mirror_tests::numbered::Numbered;
+use mirror_tests::outlet::Memory;
+use mirror_tests::privilege::root_or_skip;
+use mirror_tests::server::{LogMode, LoggedRequest, TestApp};
+use mirror_tests::weather::{Forecast, Side, Weather};
+use mirror_tests::wire::body_hash;
+
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(20);
+/// Between two requests of an endless connection: the machine has other work, too.
+const PAUSE: Duration = Duration::from_millis(3);
+/// Records read at once.
+const LOOK: usize = 4096;
+/// The 2 % of the acceptance.
+const TWO_PERCENT: Forecast = Forecast { lose_one_in: 50, double_one_in: 0, delay_one_in: 0 };
+
+const CONFIG: &str = r#"
+[capture]
+interfaces = ["eth0"]
+ports = [8080]
+
+[[shadow]]
+name = "new"
+url = "http://10.77.0.4:9000"
+queue_items = 10000
+max_in_flight = 64
+
+[[route]]
+hosts = ["shadowing.example"]
+  [[route.rule]]
+  mirror = [{ shadow = "new" }]
+"#;
+
+/// A gateway under a real daemon.
+struct Mirrored {
+    daemon: Daemon,
+    shadow: TestApp,
+    _nginx: Nginx,
+    _production: TestApp,
+    lab: Lab,
+}
+
+impl Mirrored {
+    fn new() -> Self {
+        let lab = Lab::new().unwrap();
+        let production = TestApp::start(&lab.production, Role::Production.at(8000), LogMode::None).unwrap();
+        let nginx =
+            Nginx::start(&lab.gateway, &NginxConfig::new([Role::Gateway.at(8080)], production.address()))
+                .unwrap();
+        let shadow = TestApp::start(&lab.shadow, Role::Shadow.at(9000), LogMode::Full).unwrap();
+        let daemon = Daemon::start(&lab.gateway, CONFIG).unwrap();
+        Self { daemon, shadow, _nginx: nginx, _production: production, lab }
+    }
+
+    /// Sends requests with these numbers under this weather, and expects each at the shadow once, whole.
+    fn all_are_mirrored(&self, traffic: Numbered, ids: std::ops::Range<u64>, forecast: Forecast, side: Side) {
+        let weather = Weather::start(&self.lab.gateway, forecast, side).unwrap();
+        traffic.run(&self.lab.client, 24, ids.clone()).unwrap();
+        eprintln!("{side:?}: lost, doubled, delayed: {:?}", weather.fallen().unwrap());
+        let count = (ids.end - ids.start) as usize;
+        let arrived = match self.shadow.wait_for_requests(count, ARRIVAL_LIMIT) {
+            Ok(arrived) => arrived,
+            Err(few) => {
+                panic!("{few:#}\n{}\n{}", self.daemon.page("/ledger").unwrap().1, self.daemon.output())
+            }
+        };
+        drop(weather);
+        assert_eq!(verified(traffic, &arrived), ids.collect());
+        self.shadow.log().clear();
+    }
+
+    fn assert_nothing_was_lost(&self, seen: u64) {
+        let metrics = self.daemon.metrics().unwrap();
+        assert_eq!(metrics.sum("mirror_requests_total", &[("outcome", "matched")]), seen as f64);
+        assert_eq!(metrics.sum("mirror_requests_total", &[]), seen as f64);
+        assert_eq!(metrics.sum("mirror_copies_total", &[("outcome", "replayed")]), seen as f64);
+        assert_eq!(metrics.sum("mirror_kernel_lost_bytes_total", &[]), 0.0);
+    }
+}
+
+/// The numbers of requests that arrived; every one must be true and whole, and come once.
+fn verified(traffic: Numbered, arrived: &[LoggedRequest]) -> BTreeSet<u64> {
+    let mut ids = BTreeSet::new();
+    for request in arrived {
+        let id = traffic.verify(request.target(), &request.body_hash).unwrap();
+        assert!(ids.insert(id), "{id} came twice");
+    }
+    ids
+}
+
+fn to_gateway(filling_bytes: usize) -> Numbered {
+    Numbered { to: Role::Gateway.at(8080), filling_bytes }
+}
+
+#[test]
+fn what_tcp_repairs_is_mirrored_whole() {
+    if !root_or_skip("what_tcp_repairs_is_mirrored_whole") {
+        return;
+    }
+    let place = Mirrored::new();
+    for (side, first) in [(Side::BeforeCapture, 0), (Side::AfterCapture, 10_000)] {
+        place.all_are_mirrored(to_gateway(0), first..first + 1300, TWO_PERCENT, side);
+        place.all_are_mirrored(to_gateway(65_536), first + 5000..first + 5200, TWO_PERCENT, side);
+    }
+    place.assert_nothing_was_lost(3000);
+}
+
+#[test]
+fn doubled_and_overtaken_segments_change_nothing() {
+    if !root_or_skip("doubled_and_overtaken_segments_change_nothing") {
+        return;
+    }
+    let place = Mirrored::new();
+    let forecast = Forecast { lose_one_in: 200, double_one_in: 10, delay_one_in: 5 };
+    place.all_are_mirrored(to_gateway(0), 0..1000, forecast, Side::BeforeCapture);
+    place.all_are_mirrored(to_gateway(65_536), 5000..5200, forecast, Side::BeforeCapture);
+    place.assert_nothing_was_lost(1200);
+}
+
+#[test]
+fn daemon_started_amid_uploads_mirrors_only_true_requests() {
+    if !root_or_skip("daemon_started_amid_uploads_mirrors_only_true_requests") {
+        return;
+    }
+    let lab = Lab::new().unwrap();
+    let _gateway = TestApp::start(&lab.gateway, Role::Gateway.at(8080), LogMode::None).unwrap();
+    let shadow = TestApp::start(&lab.shadow, Role::Shadow.at(9000), LogMode::Full).unwrap();
+    let traffic = to_gateway(0);
+    let endless = Endless::start(&lab, traffic);
+    let mut daemon = Daemon::start(&lab.gateway, CONFIG).unwrap();
+    let arrived = shadow.wait_for_requests(300, ARRIVAL_LIMIT);
+    endless.stop();
+    let arrived = arrived.unwrap_or_else(|few| panic!("{few:#}\n{}", daemon.page("/ledger").unwrap().1));
+    daemon.stop(Duration::from_secs(10)).unwrap();
+    verified(traffic, &arrived);
+}
+
+/// Four connections that send numbered requests until they are told to stop.
+struct Endless {
+    ends: Arc<AtomicBool>,
+    lanes: Vec<std::thread::JoinHandle<u64>>,
+}
+
+impl Endless {
+    fn start(lab: &Lab, traffic: Numbered) -> Self {
+        let ends = Arc::new(AtomicBool::new(false));
+        let lane = |lane: u64| {
+            let (ends, netns) = (Arc::clone(&ends), lab.client.clone());
+            std::thread::spawn(move || {
+                let mut connection = Connection::open(&netns, traffic.to).unwrap();
+                let mut sent = 0;
+                while !ends.load(Ordering::Relaxed) {
+                    traffic.exchange(&mut connection, lane * 10_000_000 + sent).unwrap();
+                    sent += 1;
+                    std::thread::sleep(PAUSE);
+                }
+                sent
+            })
+        };
+        let lanes = (0..4).map(lane).collect();
+        Self { ends, lanes }
+    }
+
+    /// How many requests there were in all.
+    fn stop(mut self) -> u64 {
+        self.ends.store(true, Ordering::Relaxed);
+        std::mem::take(&mut self.lanes).into_iter().map(|lane| lane.join().unwrap()).sum()
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A pipeline behind the real kernel programs, in this process, so that records can be dropped on purpose.
+struct InProcess {
+    capture: Capture,
+    pipeline: Pipeline<Memory>,
+    ledger: Arc<Ledger>,
+}
+
+impl InProcess {
+    fn attach(lab: &Lab, knobs: TestKnobs) -> Self {
+        let config = Arc::new(Config::from_toml(CONFIG, "test.toml").unwrap());
+        let point = CapturePoint::Interface {
+            name: "eth0".to_owned(),
+            netns: lab.gateway.path().map(Into::into),
+            host_side: false,
+        };
+        // Room enough: here only those records are to be lost that the knob drops.
+        let mut capture_config =
+            CaptureConfig { points: vec![point], ring_bytes: 64 << 20, ..config.capture.clone() };
+        if let Ok(mode) = std::env::var(mirror_tests::daemon::TC_MODE) {
+            capture_config.tc_mode = if mode == "clsact" {
+                mirror_daemon::config::TcMode::Clsact
+            } else {
+                mirror_daemon::config::TcMode::Tcx
+            };
+        }
+        let mut capture = capture::open_with(&capture_config, knobs).unwrap();
+        capture.live.beat().unwrap();
+        let ledger = Arc::new(Ledger::default());
+        let view = Arc::new(View::new(1, config, &ledger));
+        let pipeline = Pipeline::new(view, Arc::clone(&ledger), HashSeed([3, 4]), Memory::default());
+        Self { capture, pipeline, ledger }
+    }
+
+    /// Reads the rings until `is_done`.
+    fn run_until(&mut self, is_done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is_done(self) {
+            assert!(Instant::now() < deadline, "60 s are over; seen: {}", self.ledger.seen());
+            self.look();
+            self.capture.readers[0].wait(Some(Duration::from_millis(5))).unwrap();
+        }
+        while self.look() == LOOK {}
+    }
+
+    fn look(&mut self) -> usize {
+        self.capture.live.beat().unwrap();
+        self.capture.control.drain(drop);
+        let pipeline = &mut self.pipeline;
+        let drained = self.capture.readers[0].drain(LOOK, |segment| pipeline.handle_segment(&segment));
+        pipeline.handle_timeout(capture::now());
+        drained.records
+    }
+
+    /// Ends every flow; the numbers of the requests that would have been sent. The books must balance.
+    fn finish(mut self, traffic: Numbered) -> (BTreeSet<u64>, Books) {
+        self.pipeline.handle_end();
+        let kernel = self.capture.counters.snapshot().unwrap();
+        assert_eq!(kernel.unbalanced_bytes(), 0, "{kernel:?}");
+        assert_eq!(kernel.of(KernelCounter::RingFullRecords), 0);
+        let flows = self.pipeline.flow_counters().labelled();
+        let held = self.pipeline.held_bytes();
+        let memory = std::mem::take(self.pipeline.outlet_mut());
+        let offered = memory.offered() as u64;
+        let mut ids = BTreeSet::new();
+        for sent in memory.into_whole() {
+            let target = sent.head.split(' ').nth(1).unwrap();
+            let id = traffic.verify(target, &body_hash(&sent.body)).unwrap();
+            assert!(ids.insert(id), "{id} came twice");
+        }
+        let shadow = self.ledger.shadow("new");
+        assert_eq!(held, 0, "{:?} {flows:?}", self.pipeline.counters());
+        assert_eq!(shadow.owed.value(), self.ledger.matched.value());
+        assert_eq!(shadow.owed.value(), offered + shadow.dropped.total() + shadow.shed.total());
+        let gaps = flows
+            .iter()
+            .filter(|(label, _)| label.starts_with("gaps_") && !label.ends_with("_bytes"))
+            .map(|(_, count)| count)
+            .sum();
+        let books = Books {
+            dropped_records: kernel.of(KernelCounter::TestDroppedRecords),
+            gaps,
+            seen: self.ledger.seen(),
+            lost: self.ledger.dropped.total() + shadow.dropped.total() + offered - ids.len() as u64,
+        };
+        eprintln!("{books:?}, mirrored {}, flows {flows:?}", ids.len());
+        (ids, books)
+    }
+}
+
+#[derive(Debug)]
+struct Books {
+    dropped_records: u64,
+    gaps: u64,
+    seen: u64,
+    /// Of the requests seen, those that were not mirrored.
+    lost: u64,
+}
+
+#[test]
+fn records_lost_on_purpose_leave_only_whole_true_requests() {
+    if !root_or_skip("records_lost_on_purpose_leave_only_whole_true_requests") {
+        return;
+    }
+    let lab = Lab::new().unwrap();
+    let _gateway = TestApp::start(&lab.gateway, Role::Gateway.at(8080), LogMode::None).unwrap();
+    for (filling_bytes, count) in [(0, 3000), (200_000, 300)] {
+        let traffic = to_gateway(filling_bytes);
+        let mut place = InProcess::attach(&lab, TestKnobs { drop_one_in: 100 });
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| traffic.run(&lab.client, 6, 0..count));
+            place.run_until(|_| sending.is_finished());
+            sending.join().unwrap().unwrap();
+        });
+        let (ids, books) = place.finish(traffic);
+        assert!(books.dropped_records > 0 && books.gaps > 0, "{books:?}");
+        assert!(ids.len() as u64 * 10 > count * 5, "{} of {count}", ids.len());
+        assert_eq!(books.seen, ids.len() as u64 + books.lost);
+    }
+}
+
+#[test]
+fn captures_joined_at_any_time_that_lose_records_see_only_true_requests() {
+    if !root_or_skip("captures_joined_at_any_time_that_lose_records_see_only_true_requests") {
+        return;
+    }
+    let lab = Lab::new().unwrap();
+    let _gateway = TestApp::start(&lab.gateway, Role::Gateway.at(8080), LogMode::None).unwrap();
+    let traffic = to_gateway(300);
+    let endless = Endless::start(&lab, traffic);
+    let mut mirrored = 0;
+    for round in 0..8 {
+        let knobs = TestKnobs { drop_one_in: if round % 2 == 0 { 0 } else { 30 } };
+        let mut place = InProcess::attach(&lab, knobs);
+        place.run_until(|place| place.ledger.seen() > 400);
+        mirrored += place.finish(traffic).0.len();
+    }
+    let sent = endless.stop();
+    assert!(mirrored > 800, "{mirrored} of {sent}");
+}
