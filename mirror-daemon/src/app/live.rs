@@ -209,9 +209,11 @@ fn start_capture(
         tracing::warn!("no capture point is configured: nothing will be mirrored");
         return Ok((engine, None));
     }
-    let Capture { attacher, readers, control, counters, live, verdicts } =
+    let Capture { attacher, readers, control, counters, mut live, verdicts } =
         capture::open(&config.capture).map_err(Failure::usage)?;
     refuse_missing_points(&attacher)?;
+    // Before anybody is told that the daemon is ready: without a beat the kernel programs do nothing.
+    live.beat().map_err(Failure::running)?;
     let mut lifecycle_txs = Vec::new();
     for (reader, verdicts) in readers.into_iter().zip(verdicts) {
         let name = format!("shard {}", reader.shard());
