@@ -16,7 +16,8 @@ use crate::stage::{Books, HOST, Stage, Wish, gateway, one_at_a_time, quiet_books
 const FIXED_RATE_REQUESTS: u64 = 20_000;
 /// Requests of the test at full speed.
 const FULL_SPEED_REQUESTS: u64 = 100_000;
-/// The variable that asks for another number of requests in both; `cargo xtask test --long` sets it.
+/// The variable that asks for another number of requests in both, say 200000: it reaches the tests through
+/// `cargo xtask test complete` as well.
 const REQUESTS_VARIABLE: &str = "MIRROR_COMPLETE_REQUESTS";
 
 fn requests_or(usual: u64) -> u64 {
@@ -82,6 +83,65 @@ fn assert_differences_are_explained(stage: &Stage, books: &Books, requests: u64)
         assert!(books.kernel("ring_full_bytes") + books.kernel("shed_bytes") > 0, "{}", books.page());
         assert!(books.gap_bytes() > 0, "{}", books.page());
     }
+}
+
+#[test]
+fn metrics_can_be_read_and_balance_after_a_busy_time() {
+    if !root_or_skip("metrics_can_be_read_and_balance_after_a_busy_time") {
+        return;
+    }
+    let _alone = one_at_a_time();
+    let stage = Stage::new(&LogMode::Count);
+    let daemon = stage.daemon();
+    let (gets, posts) = (3000, 1000);
+    let load = Load { rate: None, ..Load::new(gateway(), HOST, gets) };
+    assert_eq!(load.run(&stage.lab.client).unwrap().good, gets);
+    let load = Load { rate: None, first_id: gets, body_bytes: 30_000, ..Load::new(gateway(), HOST, posts) };
+    assert_eq!(load.run(&stage.lab.client).unwrap().good, posts);
+    let books = quiet_books(&daemon, gets + posts);
+    books.assert_balanced();
+    let metrics = daemon.metrics().unwrap();
+    assert_is_openmetrics(metrics.text());
+    let sum = |name: &str, labels: &[(&str, &str)]| metrics.sum(name, labels) as u64;
+    assert_eq!(sum("mirror_requests_total", &[]), gets + posts);
+    assert_eq!(sum("mirror_copies_owed_total", &[]), gets + posts);
+    assert_eq!(sum("mirror_copies_total", &[]), gets + posts);
+    assert_eq!(sum("mirror_copies_open", &[]), 0);
+    assert_eq!(sum("mirror_flow_buffered_bytes", &[]), 0);
+    for counter in ["copied_bytes", "payload_bytes", "snapped_bytes"] {
+        let label = counter.trim_end_matches("_bytes");
+        assert_eq!(sum("mirror_kernel_bytes_total", &[("counter", label)]), books.kernel(counter));
+    }
+    let received = sum("mirror_flow_bytes_total", &[("counter", "received")]);
+    assert_eq!(received, sum("mirror_kernel_bytes_total", &[("counter", "copied")]));
+    let lost = sum("mirror_kernel_losses_total", &[]) + sum("mirror_kernel_lost_bytes_total", &[]);
+    assert_eq!(lost == 0, books.kernel_complete());
+}
+
+/// Every line is a comment of a known kind or a sample of a family that was described above it (OpenMetrics 1.0).
+fn assert_is_openmetrics(page: &str) {
+    let body = page.strip_suffix("# EOF\n").expect("an end");
+    let mut families = BTreeSet::new();
+    let mut series = BTreeSet::new();
+    for line in body.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.split(' ');
+            let (kind, family) = (words.next().unwrap(), words.next().expect("a family"));
+            assert!(["HELP", "TYPE", "UNIT"].contains(&kind), "{line}");
+            families.insert(family);
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').expect("a value");
+        assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
+        assert!(series.insert(name), "twice: {line}");
+        let bare = name.split('{').next().unwrap();
+        let described = ["", "_total", "_info"]
+            .iter()
+            .any(|suffix| bare.strip_suffix(suffix).is_some_and(|family| families.contains(family)));
+        assert!(described, "{line}");
+        assert!(name == bare || name.ends_with("\"}"), "{line}");
+    }
+    assert!(series.len() > 50, "{page}");
 }
 
 /// Numbered uploads on connections whose numbers are known.
