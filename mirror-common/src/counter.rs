@@ -53,8 +53,11 @@ pub enum KernelCounter {
     Closed,
     /// Forced wake-ups of readers.
     WakeUps,
-    /// Packets seen while the daemon's heartbeat was stale: nothing was done. Intended.
+    /// Packets seen before the daemon's first heartbeat or after its last: nothing was done. Intended.
     Inert,
+    /// Packets, of whatever kind, seen while the heartbeat was stale although the daemon had not ended: it was
+    /// stopped or killed, or got no processor time. Nothing was done.
+    Stalled,
     /// Segments of the daemon's own sockets to shadows. Intended.
     Own,
     /// Segments to excluded destinations. Intended.
@@ -80,7 +83,7 @@ impl KernelCounter {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every counter, in the order of declaration.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Segments,
         Self::PureAcks,
         Self::PayloadBytes,
@@ -105,6 +108,7 @@ impl KernelCounter {
         Self::Closed,
         Self::WakeUps,
         Self::Inert,
+        Self::Stalled,
         Self::Own,
         Self::Excluded,
         Self::NotIp,
@@ -131,6 +135,7 @@ impl KernelCounter {
                 | Self::TestDroppedRecords
                 | Self::TestDroppedBytes
                 | Self::ControlFull
+                | Self::Stalled
                 | Self::VlanDepth
                 | Self::Fragment
                 | Self::ExtensionHeader
@@ -165,6 +170,7 @@ impl KernelCounter {
             Self::Closed => "closed",
             Self::WakeUps => "wake_ups",
             Self::Inert => "inert",
+            Self::Stalled => "stalled",
             Self::Own => "own",
             Self::Excluded => "excluded",
             Self::NotIp => "not_ip",

@@ -24,6 +24,10 @@ pub enum DropReason {
     Malformed,
     /// The head is larger than `MAX_HEAD_BYTES` or has more fields than `MAX_FIELDS`.
     HeadTooLarge,
+    /// HTTP/2: the head refers to parts of the HPACK table that were never seen (joined late, or bytes lost).
+    Undecodable,
+    /// HTTP/2: the stream was cancelled (RST_STREAM, or GOAWAY) before the request ended. Intended.
+    Cancelled,
     /// A per-flow or total memory bound was reached and this flow was chosen to go.
     FlowEvicted,
     /// The request carries the loop mark: it is itself a mirror. Intended.
@@ -61,7 +65,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of declaration; metrics and documentation iterate over it.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Gap,
         Self::Truncated,
         Self::Reset,
@@ -70,6 +74,8 @@ impl DropReason {
         Self::Smuggling,
         Self::Malformed,
         Self::HeadTooLarge,
+        Self::Undecodable,
+        Self::Cancelled,
         Self::FlowEvicted,
         Self::Loop,
         Self::NotHttp,
@@ -100,6 +106,8 @@ impl DropReason {
             Self::Smuggling => "smuggling",
             Self::Malformed => "malformed",
             Self::HeadTooLarge => "head_too_large",
+            Self::Undecodable => "undecodable",
+            Self::Cancelled => "cancelled",
             Self::FlowEvicted => "flow_evicted",
             Self::Loop => "loop",
             Self::NotHttp => "not_http",
@@ -128,7 +136,7 @@ impl DropReason {
     /// Whether this loss is by intent, so that nobody need be called for it.
     #[must_use]
     pub const fn is_intended(self) -> bool {
-        matches!(self, Self::Upgrade | Self::Loop | Self::NotHttp | Self::RateLimited)
+        matches!(self, Self::Upgrade | Self::Cancelled | Self::Loop | Self::NotHttp | Self::RateLimited)
     }
 }
 

@@ -18,6 +18,7 @@
 mod connection;
 mod detect;
 mod h1;
+pub mod h2;
 pub mod message;
 #[cfg(test)]
 mod tests;

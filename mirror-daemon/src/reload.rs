@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
+use trail::Step;
 
 /// How long the file must be quiet before it is worth a look.
 pub const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -34,6 +35,8 @@ pub const MAX_DEBOUNCE: Duration = Duration::from_secs(2);
 pub const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 const EVENT_BUFFER_BYTES: usize = 4096;
+/// How often the trail is looked at anew when it changes while watches are set; each change is an event too.
+const MAX_LOOKS: usize = 8;
 
 /// Why the configuration should be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +91,7 @@ impl ConfigWatch {
         while !self.is_pending {
             match &mut self.watches {
                 Some(watches) => {
-                    watches.next_relevant(&self.path, self.seen).await;
+                    watches.next_relevant(&self.path).await;
                     self.is_pending = true;
                 }
                 None => {
@@ -120,7 +123,7 @@ impl ConfigWatch {
         let latest = Instant::now().checked_add(MAX_DEBOUNCE).unwrap_or_else(Instant::now);
         loop {
             let wait = DEBOUNCE.min(latest.saturating_duration_since(Instant::now()));
-            let more = watches.next_relevant(&self.path, fingerprint(&self.path));
+            let more = watches.next_relevant(&self.path);
             if time::timeout(wait, more).await.is_err() || Instant::now() >= latest {
                 return;
             }
@@ -142,6 +145,20 @@ impl Watches {
 
     /// Watches every directory on the trail of `path`, and no other.
     fn follow(&mut self, path: &Path) -> io::Result<()> {
+        let mut steps = trail::steps(path);
+        for _ in 0..MAX_LOOKS {
+            self.watch(&steps)?;
+            let now = trail::steps(path);
+            if now == steps {
+                break;
+            }
+            // Something came to be, or went, between the look and the watches.
+            steps = now;
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, steps: &[Step]) -> io::Result<()> {
         let mask = WatchFlags::CREATE
             | WatchFlags::MOVED_TO
             | WatchFlags::MOVED_FROM
@@ -153,9 +170,9 @@ impl Watches {
             | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
         let mut names = Names::new();
-        for step in trail::steps(path) {
+        for step in steps {
             match inotify::add_watch(&self.inotify, &step.directory, mask) {
-                Ok(watch) => names.entry(watch).or_default().push(step.name),
+                Ok(watch) => names.entry(watch).or_default().push(step.name.clone()),
                 // Gone between two looks, or not ours to read: an earlier step tells when that changes.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
                 Err(error) => return Err(error.into()),
@@ -169,8 +186,9 @@ impl Watches {
         Ok(())
     }
 
-    /// Returns once something happened to a name on the trail, or the file no longer looks as `seen`.
-    async fn next_relevant(&mut self, path: &Path, seen: Fingerprint) {
+    /// Returns once something happened to a name on the trail. What happens to other names in the same
+    /// directories, say a busy `/tmp`, costs one read and nothing else.
+    async fn next_relevant(&mut self, path: &Path) {
         loop {
             let Ok(mut ready) = self.inotify.readable_mut().await else {
                 // The runtime ends.
@@ -179,11 +197,10 @@ impl Watches {
             let is_relevant = drain_events(ready.get_inner(), &self.names);
             ready.clear_ready();
             drop(ready);
-            if let Err(error) = self.follow(path) {
-                tracing::warn!(%error, "a directory of the configuration can't be watched");
-            }
-            // Something may have come to be between the event and the new watches.
-            if is_relevant || fingerprint(path) != seen {
+            if is_relevant {
+                if let Err(error) = self.follow(path) {
+                    tracing::warn!(%error, "a directory of the configuration can't be watched");
+                }
                 return;
             }
         }

@@ -42,7 +42,7 @@ pub(crate) fn capture(skb: *mut __sk_buff, point: u32, side: u32) -> u32 {
 fn try_capture(skb: *mut __sk_buff, point: u32, side: u32, books: Books) -> Result<(), KernelCounter> {
     // SAFETY: a helper without arguments.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let live = live(now_ns).ok_or(KernelCounter::Inert)?;
+    let live = live(now_ns)?;
     let settings = maps::SETTINGS.get(0).ok_or(KernelCounter::Inert)?;
     let place = maps::POINTS.get(point).ok_or(KernelCounter::Inert)?;
     let tcp = parse::segment(skb, place.link_header_bytes)?;
@@ -76,13 +76,19 @@ fn try_capture(skb: *mut __sk_buff, point: u32, side: u32, books: Books) -> Resu
     Ok(())
 }
 
-/// `None` when the daemon is gone, stopped, or not yet there.
+/// `Err` when the daemon is not yet there or drains, and when its heart has stopped without a word.
 #[inline(always)]
-pub(crate) fn live(now_ns: u64) -> Option<Live> {
-    let live = maps::LIVE.get_ptr(0)?;
+pub(crate) fn live(now_ns: u64) -> Result<Live, KernelCounter> {
+    let live = maps::LIVE.get_ptr(0).ok_or(KernelCounter::Inert)?;
     // SAFETY: a live array value, written by user space word by word.
     let live = unsafe { live.read_volatile() };
-    (now_ns.saturating_sub(live.heartbeat_ns) <= HEARTBEAT_STALE_NS).then_some(live)
+    if live.heartbeat_ns == 0 {
+        return Err(KernelCounter::Inert);
+    }
+    if now_ns.saturating_sub(live.heartbeat_ns) > HEARTBEAT_STALE_NS {
+        return Err(KernelCounter::Stalled);
+    }
+    Ok(live)
 }
 
 /// Which way the segment travels on the wanted leg; `None` when it is not on it.
@@ -209,14 +215,14 @@ fn wanted_bytes(
             return Err(KernelCounter::IgnoredSegments);
         }
         let end = header.seq.wrapping_add(bytes);
-        if verdict.code == VerdictCode::PassOver as u32
-            && is_request
-            && bytes != 0
-            && end.wrapping_sub(verdict.until_seq) as i32 <= 0
-        {
-            books.add(KernelCounter::PassedOverSegments, 1);
-            books.add(KernelCounter::PassedOverBytes, u64::from(bytes));
-            return Ok(0);
+        if verdict.code == VerdictCode::PassOver as u32 && is_request && bytes != 0 {
+            if end.wrapping_sub(verdict.until_seq) as i32 <= 0 {
+                books.add(KernelCounter::PassedOverSegments, 1);
+                books.add(KernelCounter::PassedOverBytes, u64::from(bytes));
+                return Ok(0);
+            }
+            // Left where it is, it would hold again 2 GiB further on.
+            let _ = maps::VERDICTS.remove(&header.flow);
         }
     }
     if is_request {

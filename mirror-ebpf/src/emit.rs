@@ -116,15 +116,16 @@ fn piece(to: &Emission<'_>, header: &mut RecordHeader, tier_bytes: u32) -> Resul
     // from here on, for all rings alike, it walks one path and not four.
     // SAFETY: the record was written above.
     header.shard = unsafe { (&raw const (*start.cast::<RecordHeader>()).shard).read_volatile() };
-    // LLVM must not know that `bytes` is bounded by its tier: it would remove the comparisons that the
-    // verifier needs to see.
-    let bytes = core::hint::black_box(bytes);
     if bytes != 0 {
+        // LLVM must not know that this is bounded by the tier: it would remove the comparison that the verifier
+        // needs to see. And verifiers before 6.8 learn nothing from `bytes != 0`, but from the sum.
+        let last = core::hint::black_box(bytes - 1);
         let offset = to.payload_offset + header.offset_bytes;
         // SAFETY: the reservation holds a header and `tier_bytes` more.
-        let loaded = bytes <= tier_bytes
+        let loaded = last < tier_bytes
             && unsafe {
-                bpf_skb_load_bytes(to.skb.cast(), offset, start.add(RecordHeader::BYTES).cast(), bytes) == 0
+                let room = start.add(RecordHeader::BYTES);
+                bpf_skb_load_bytes(to.skb.cast(), offset, room.cast(), last + 1) == 0
             };
         if !loaded {
             slot.discard(u64::from(BPF_RB_NO_WAKEUP));

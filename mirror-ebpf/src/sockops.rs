@@ -43,7 +43,7 @@ fn try_watch(ops: *mut bpf_sock_ops, point: u32, books: Books) -> Result<(), ()>
     };
     // SAFETY: a helper without arguments.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    live(now_ns).ok_or(())?;
+    live(now_ns).map_err(drop)?;
     let settings = maps::SETTINGS.get(0).ok_or(())?;
     let passive = op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
     if matches!(kind, ControlKind::Opened) && passive != (settings.leg == LegCode::Downstream as u32) {
@@ -82,9 +82,12 @@ fn note(ops: *mut bpf_sock_ops, op: u32, flow: &FlowKey, books: Books) {
     }
     books.add(KernelCounter::Opened, 1);
     // SAFETY: a read of a context field, and a helper that takes the context. Flags that others set stay set.
-    unsafe {
+    let refused = unsafe {
         let flags = (*ops).bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG;
-        bpf_sock_ops_cb_flags_set(ops, flags as i32);
+        bpf_sock_ops_cb_flags_set(ops, flags as i32)
+    };
+    if refused != 0 {
+        aya_log_ebpf::warn!(ops, "the close of a connection will not be told: {}", refused);
     }
 }
 

@@ -11,7 +11,10 @@
 )]
 
 mod capture;
+mod changes;
 mod complete;
+mod faithful;
+mod harmless;
 mod lab;
 mod loss;
 mod oracle;

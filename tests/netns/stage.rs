@@ -86,6 +86,8 @@ pub(crate) fn gateway() -> SocketAddr {
 pub(crate) struct Wish {
     /// Lines for the top of the file.
     pub(crate) top: &'static str,
+    /// Captured ports.
+    pub(crate) ports: Vec<u16>,
     /// Lines for `[capture]`; `interfaces` comes of itself unless it is named here.
     pub(crate) capture: String,
     /// Lines for `[capture.limits]`.
@@ -97,7 +99,13 @@ pub(crate) struct Wish {
 impl Default for Wish {
     fn default() -> Self {
         let url = format!("http://{}", Role::Shadow.at(APP_PORT));
-        Self { top: "", capture: String::new(), limits: "", shadows: vec![("app", url, "")] }
+        Self {
+            top: "",
+            ports: vec![PORT],
+            capture: String::new(),
+            limits: "",
+            shadows: vec![("app", url, "")],
+        }
     }
 }
 
@@ -109,13 +117,13 @@ impl Wish {
     }
 
     pub(crate) fn toml(&self) -> String {
-        let (top, capture, limits) = (self.top, &self.capture, self.limits);
+        let (top, ports, capture, limits) = (self.top, &self.ports, &self.capture, self.limits);
         let places = if capture.contains("cgroups =") || capture.contains("interfaces =") {
             ""
         } else {
             "interfaces = [\"eth0\"]\n"
         };
-        let mut toml = format!("{top}\n[capture]\n{places}ports = [{PORT}]\n{capture}\n");
+        let mut toml = format!("{top}\n[capture]\n{places}ports = {ports:?}\n{capture}\n");
         toml.push_str(&format!("[capture.limits]\n{limits}\n"));
         let mut mirrors = Vec::new();
         for (name, url, lines) in &self.shadows {

@@ -191,11 +191,16 @@ impl Log {
         if segment.flags.contains(TcpFlags::FIN) {
             told.fins += 1;
         }
+        let acknowledges = segment.direction == Direction::Request && !segment.flags.contains(TcpFlags::SYN);
         if segment.offset_bytes == 0 {
             told.segment_bytes += u64::from(segment.segment_bytes);
         }
         if !segment.payload.is_empty() {
             told.pieces.push((segment.seq.0.wrapping_add(segment.offset_bytes), segment.payload.to_vec()));
+        }
+        if acknowledges {
+            // Older kernels (6.1) do not run `cgroup_skb` for a SYN-ACK: the client's first words acknowledge it.
+            self.flows.entry((segment.key, false)).or_default().start.get_or_insert(segment.ack.0);
         }
     }
 

@@ -3,11 +3,14 @@
 //! A test that asserts "nothing is left" should note [`held_by`] the daemon while it lives and ask
 //! [`still_loaded`] afterwards: this says the same whoever else uses BPF on the machine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::maps::{Map, MapData, PerCpuArray};
+use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
+use mirror_common::KernelCounters;
 use serde_json::Value;
 
 use crate::netns::Netns;
@@ -46,6 +49,71 @@ pub fn held_by(pid: u32) -> Result<HeldObjects> {
     Ok(held)
 }
 
+/// Memory that the kernel charges for the maps of process `pid`, in bytes; each map once.
+///
+/// # Errors
+/// When the process is gone.
+pub fn map_bytes(pid: u32) -> Result<u64> {
+    let mut of_maps = BTreeMap::new();
+    for entry in
+        std::fs::read_dir(format!("/proc/{pid}/fdinfo")).with_context(|| format!("no process {pid}"))?
+    {
+        let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+        let number =
+            |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
+        if let (Some(map), Some(bytes)) = (number("map_id:"), number("memlock:")) {
+            of_maps.insert(map, bytes);
+        }
+    }
+    Ok(of_maps.into_values().sum())
+}
+
+/// How often a kernel program ran, and for how long, while statistics were on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgramRuns {
+    /// Its name, as the kernel cuts it.
+    pub name: String,
+    /// How often it ran.
+    pub runs: u64,
+    /// All runs together.
+    pub time: Duration,
+}
+
+/// What the kernel counted of these programs since they were loaded, in the order of their ids.
+///
+/// # Errors
+/// When the kernel refuses to tell.
+pub fn runs_of(programs: &BTreeSet<u64>) -> Result<Vec<ProgramRuns>> {
+    let mut found = Vec::new();
+    for program in loaded_programs() {
+        // Programs of others come and go.
+        let Ok(program) = program else { continue };
+        if programs.contains(&u64::from(program.id())) {
+            let name = program.name_as_str().unwrap_or("?").to_owned();
+            found.push(ProgramRuns { name, runs: program.run_count(), time: program.run_time() });
+        }
+    }
+    Ok(found)
+}
+
+/// What the kernel programs have counted, read past the daemon: so also when it is stopped or dead.
+///
+/// # Errors
+/// When none of these maps is the programs' map of counters.
+pub fn kernel_counters(held: &HeldObjects) -> Result<KernelCounters> {
+    let counters: PerCpuArray<MapData, KernelCounters> = map_named(held, "COUNTERS")?.try_into()?;
+    let reasons: PerCpuArray<MapData, u64> = map_named(held, "REASONS")?.try_into()?;
+    let mut sum = KernelCounters::default();
+    for of_one_cpu in counters.get(&0, 0)?.iter() {
+        sum.add(of_one_cpu);
+    }
+    // Counts that are kept apart from the others, one entry for each.
+    for (index, count) in (0..).zip(sum.counts.iter_mut()) {
+        *count += reasons.get(&index, 0)?.iter().sum::<u64>();
+    }
+    Ok(sum)
+}
+
 /// What of `held` the kernel still has. The kernel frees with a delay: ask until it is empty.
 ///
 /// # Errors
@@ -69,6 +137,13 @@ impl HeldObjects {
     pub fn is_empty(&self) -> bool {
         self.programs.is_empty() && self.links.is_empty() && self.maps.is_empty()
     }
+}
+
+fn map_named(held: &HeldObjects, name: &str) -> Result<Map> {
+    let open = |id: &u64| MapData::from_id(u32::try_from(*id).ok()?).ok();
+    let is_named = |map: &MapData| map.info().is_ok_and(|info| info.name_as_str() == Some(name));
+    let found = held.maps.iter().filter_map(open).find(is_named);
+    found.map(Map::PerCpuArray).with_context(|| format!("no map {name}"))
 }
 
 /// Every program attached to an interface of `netns`, by TCX link, clsact filter or XDP: one line each.

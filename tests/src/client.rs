@@ -121,6 +121,24 @@ impl Connection {
         }
     }
 
+    /// Reads a head alone: of an answer behind which HTTP/1 is left.
+    ///
+    /// # Errors
+    /// When the peer closes before its end.
+    pub fn read_head(&mut self) -> Result<Vec<u8>> {
+        self.wire.read_head()?.context("closed instead of a head")
+    }
+
+    /// Reads so many bytes, whatever they are.
+    ///
+    /// # Errors
+    /// When the peer closes before the last.
+    pub fn read_bytes(&mut self, bytes: usize) -> Result<Vec<u8>> {
+        let mut read = Vec::with_capacity(bytes);
+        self.wire.read_body(Framing::Length(bytes as u64), &mut |part| read.extend_from_slice(part))?;
+        Ok(read)
+    }
+
     /// Sends one request and reads its answer.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod bench;
 mod ci;
 mod demo;
 mod ebpf;
+mod kernel_test;
 mod run;
 mod setup;
 mod test;
@@ -37,6 +38,8 @@ enum Task {
     Demo(demo::Options),
     /// Run every test, those on the real kernel included, with TCX and with clsact.
     Test(test::Options),
+    /// Run the tests of the kernel programs on Debian 12's kernel 6.1, in a virtual machine. Takes minutes.
+    KernelTest(kernel_test::Options),
     /// Run what CI runs: format, clippy, rustdoc, dependency policy, every test.
     Ci,
     /// Measure what mirroring costs.
@@ -65,6 +68,7 @@ fn perform(task: &Task) -> Result<()> {
         }
         Task::Demo(options) => demo::demo(options),
         Task::Test(options) => test::test(options),
+        Task::KernelTest(options) => kernel_test::kernel_test(options),
         Task::Ci => ci::ci(),
         Task::Bench(options) => bench::bench(options),
     }

@@ -61,17 +61,47 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 /// # Errors
 /// When the build fails or makes no such binary.
 pub(crate) fn build_binaries(binaries: &[&str]) -> Result<Vec<PathBuf>> {
+    build(binaries, &[])
+}
+
+/// As [`build_binaries`], optimised as for users.
+///
+/// # Errors
+/// As [`build_binaries`].
+pub(crate) fn build_release_binaries(binaries: &[&str]) -> Result<Vec<PathBuf>> {
+    build(binaries, &["--release"])
+}
+
+fn build(binaries: &[&str], options: &[&str]) -> Result<Vec<PathBuf>> {
     let mut command = cargo();
-    command.args(["build", "--message-format", "json-render-diagnostics"]);
+    command.args(["build", "--message-format", "json-render-diagnostics"]).args(options);
     command.args(binaries.iter().flat_map(|binary| ["--bin", binary]));
-    let messages: Vec<Value> =
-        output(&mut command)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let messages = messages(&mut command)?;
     let path_of = |binary: &str| {
         let mut of_it = messages.iter().filter(|m| m.pointer("/target/name").is_some_and(|n| n == binary));
         let path = of_it.find_map(|message| message.get("executable")?.as_str().map(PathBuf::from));
         path.with_context(|| format!("cargo built no {binary}"))
     };
     binaries.iter().map(|binary| path_of(binary)).collect()
+}
+
+/// Builds one integration test of the workspace and gives its path.
+///
+/// # Errors
+/// When the build fails or makes no such test.
+pub(crate) fn build_test(test: &str) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["test", "--no-run", "--message-format", "json-render-diagnostics", "--test", test]);
+    let built = messages(&mut command)?.into_iter().find_map(|message| {
+        (message.pointer("/target/name")? == test).then_some(())?;
+        message.get("executable")?.as_str().map(PathBuf::from)
+    });
+    built.with_context(|| format!("cargo built no test {test}"))
+}
+
+/// What cargo says in its machine-readable form.
+fn messages(command: &mut Command) -> Result<Vec<Value>> {
+    Ok(output(command)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 fn name(command: &Command) -> String {

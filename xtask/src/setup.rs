@@ -6,6 +6,7 @@
 mod debian;
 mod httpbin;
 mod machine;
+mod old_kernel;
 mod tools;
 
 use std::time::{Duration, Instant};
@@ -73,6 +74,7 @@ pub(crate) fn setup(needs: &[Need]) -> Result<()> {
 }
 
 pub(crate) use httpbin::gunicorn;
+pub(crate) use old_kernel::old_kernel;
 
 /// One line of progress, printed when the step is done; a second one before it, where it takes long.
 struct Progress {

@@ -1,11 +1,13 @@
 //! The control thread: says twice a second that the daemon lives, sets the shed level, and passes opens and
 //! closes on to the capture threads. It sleeps in between, whatever the data rings do.
 
-use crate::capture::{CaptureError, ControlEvent, ControlReader, CounterReader, LiveWriter, Shed};
+use crate::capture::{
+    CaptureError, ControlEvent, ControlReader, CounterReader, LiveWriter, PointNumbers, Shed,
+};
 use crate::drain::{Phase, Shutdown};
 use crate::flow::{FlowKey, Lifecycle, Timestamp};
 use crate::telemetry::logging::Throttle;
-use mirror_common::{ANY_POINT, KernelCounters, MAX_CAPTURE_POINTS};
+use mirror_common::{ANY_POINT, KernelCounters};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -21,6 +23,8 @@ pub(super) struct Control {
     shed: Shed,
     seen: KernelCounters,
     next_beat: Instant,
+    /// The capture points that may know a connection of the gateway's cgroup.
+    points: PointNumbers,
     /// To each capture thread.
     lifecycle_txs: Vec<SyncSender<(FlowKey, Lifecycle, Timestamp)>>,
 }
@@ -30,10 +34,11 @@ impl Control {
         reader: ControlReader,
         counters: Arc<CounterReader>,
         live: LiveWriter,
+        points: PointNumbers,
         lifecycle_txs: Vec<SyncSender<(FlowKey, Lifecycle, Timestamp)>>,
     ) -> Self {
         let (shed, seen) = (Shed::default(), KernelCounters::default());
-        Self { reader, counters, live, shed, seen, next_beat: Instant::now(), lifecycle_txs }
+        Self { reader, counters, live, shed, seen, next_beat: Instant::now(), points, lifecycle_txs }
     }
 
     /// Runs until the daemon drains; the kernel programs do nothing from then on.
@@ -68,10 +73,10 @@ impl Control {
     }
 
     fn pass_on(&mut self) {
-        let txs = &self.lifecycle_txs;
+        let (points, txs) = (&self.points, &self.lifecycle_txs);
         self.reader.drain(|event| match event {
-            ControlEvent::Opened { flow, at } => pass_on(txs, flow, Lifecycle::Opened, at),
-            ControlEvent::Closed { flow, at } => pass_on(txs, flow, Lifecycle::Closed, at),
+            ControlEvent::Opened { flow, at } => pass_on(points, txs, flow, (Lifecycle::Opened, at)),
+            ControlEvent::Closed { flow, at } => pass_on(points, txs, flow, (Lifecycle::Closed, at)),
             ControlEvent::Lost { flow, direction, start, bytes, reason, .. } => {
                 tracing::debug!(?flow, ?direction, ?start, bytes, ?reason, "bytes were lost in the kernel");
             }
@@ -82,18 +87,18 @@ impl Control {
 /// Every capture point may know the connection. A full channel loses a hint: the flow then opens with its
 /// first segment, and ends by FIN or by its time-outs.
 fn pass_on(
+    points: &PointNumbers,
     txs: &[SyncSender<(FlowKey, Lifecycle, Timestamp)>],
     flow: FlowKey,
-    lifecycle: Lifecycle,
-    at: Timestamp,
+    (lifecycle, at): (Lifecycle, Timestamp),
 ) {
-    let points = match flow.capture_point {
-        ANY_POINT => 1..=u32::try_from(MAX_CAPTURE_POINTS).unwrap_or(u32::MAX),
-        point => point..=point,
-    };
-    for capture_point in points {
+    let send = |flow| {
         for tx in txs {
-            let _ = tx.try_send((FlowKey { capture_point, ..flow }, lifecycle, at));
+            let _ = tx.try_send((flow, lifecycle, at));
         }
+    };
+    match flow.capture_point {
+        ANY_POINT => points.iter().for_each(|capture_point| send(FlowKey { capture_point, ..flow })),
+        _ => send(flow),
     }
 }

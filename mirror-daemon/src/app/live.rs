@@ -209,9 +209,11 @@ fn start_capture(
         tracing::warn!("no capture point is configured: nothing will be mirrored");
         return Ok((engine, None));
     }
-    let Capture { attacher, readers, control, counters, live, verdicts } =
+    let Capture { attacher, readers, control, counters, mut live, verdicts } =
         capture::open(&config.capture).map_err(Failure::usage)?;
     refuse_missing_points(&attacher)?;
+    // Ready means capturing: the programs do nothing until the first beat.
+    live.beat().map_err(Failure::usage)?;
     let mut lifecycle_txs = Vec::new();
     for (reader, verdicts) in readers.into_iter().zip(verdicts) {
         let name = format!("shard {}", reader.shard());
@@ -228,7 +230,7 @@ fn start_capture(
         engine.start(name, waker, shutdown.clone(), move || Ok(shard.run()?))?;
     }
     let (waker, counters) = (control.waker(), Arc::new(counters));
-    let control = Control::new(control, Arc::clone(&counters), live, lifecycle_txs);
+    let control = Control::new(control, Arc::clone(&counters), live, attacher.numbers(), lifecycle_txs);
     let control_shutdown = shutdown.clone();
     engine
         .start("control".to_owned(), waker, shutdown.clone(), move || Ok(control.run(&control_shutdown)?))?;

@@ -65,8 +65,12 @@ impl Sources {
         for stats in &self.engine.stats {
             let reading = stats.reading();
             snapshot.flow.extend(reading.flow.labelled());
-            snapshot.flow.push(("flows_passed_over", reading.pipeline.flows_passed_over));
-            snapshot.flow.push(("requests_without_host", reading.pipeline.without_host));
+            snapshot.flow.extend([
+                ("passed_over_not_http", reading.pipeline.passed_over_not_http),
+                ("passed_over_upgrade", reading.pipeline.passed_over_upgrade),
+                ("passed_over_unsupported_protocol", reading.pipeline.passed_over_unsupported_protocol),
+                ("requests_without_host", reading.pipeline.without_host),
+            ]);
             snapshot.flows_open = snapshot.flows_open.saturating_add(reading.flows_open as u64);
             snapshot.flow_buffered_bytes =
                 snapshot.flow_buffered_bytes.saturating_add(reading.held_bytes as u64);

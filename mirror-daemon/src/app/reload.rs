@@ -43,18 +43,31 @@ impl Reloader {
         let running = Arc::clone(&self.sources.current.load().view);
         refuse_what_takes_a_restart(&running.config, &config)?;
         let view = View::new(running.generation.saturating_add(1), Arc::clone(&config), &self.sources.ledger);
-        self.sources.replayer.reconfigure(view.shadows())?;
-        if let Some(attached) = &mut *self.sources.capture.lock().unwrap_or_else(PoisonError::into_inner) {
-            attached.attacher.apply(&config.capture)?;
+        // Capture first, for it can be put back: once the replayer has let go of a shadow, the rules that run
+        // have lost theirs.
+        self.apply(&running.config.capture, &config.capture)?;
+        if let Err(error) = self.sources.replayer.reconfigure(view.shadows()) {
+            self.apply(&config.capture, &running.config.capture)?;
+            return Err(error.into());
         }
         let generation = view.generation;
         let replay = self.sources.replayer.handle();
         self.sources.current.store(Arc::new(Generation { view: Arc::new(view), replay }));
         Ok(generation)
     }
+
+    /// Captures what `wanted` says; where that can't be, what `running` says.
+    fn apply(&self, running: &CaptureConfig, wanted: &CaptureConfig) -> anyhow::Result<()> {
+        let mut capture = self.sources.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(attached) = &mut *capture else { return Ok(()) };
+        attached.attacher.apply(wanted).or_else(|error| {
+            attached.attacher.apply(running)?;
+            Err(error.into())
+        })
+    }
 }
 
-/// Ring sizes, threads and the pages' address are fixed for the life of the process.
+/// Ring sizes, threads, the leg and the pages' address are fixed for the life of the process.
 fn refuse_what_takes_a_restart(running: &Config, wanted: &Config) -> anyhow::Result<()> {
     let fixed = |capture: &CaptureConfig| {
         let has_points = !capture.points.is_empty();
@@ -62,6 +75,7 @@ fn refuse_what_takes_a_restart(running: &Config, wanted: &Config) -> anyhow::Res
             capture.ring_bytes,
             capture.shards,
             capture.tick,
+            capture.leg,
             capture.proxy_protocol,
             capture.limits.clone(),
             has_points,
@@ -69,7 +83,7 @@ fn refuse_what_takes_a_restart(running: &Config, wanted: &Config) -> anyhow::Res
     };
     if fixed(&running.capture) != fixed(&wanted.capture) {
         bail!(
-            "capture.ring_bytes, shards, tick, proxy_protocol, limits, and whether there is any capture point at all \
+            "capture.ring_bytes, shards, tick, leg, proxy_protocol, limits, and whether there is any capture point at all \
              can't change while the daemon runs: restart it"
         );
     }

@@ -67,6 +67,16 @@ impl Shard {
     /// # Errors
     /// When the kernel refuses to wait for the ring.
     pub(super) fn run(mut self) -> Result<(), CaptureError> {
+        let outcome = self.capture();
+        while self.look().more {}
+        // Also after a failure: every request under way gets its entry.
+        self.pipeline.handle_end();
+        self.hand_over();
+        self.stats.heartbeat.park();
+        outcome
+    }
+
+    fn capture(&mut self) -> Result<(), CaptureError> {
         let mut generation = self.current.load().view.generation;
         while self.shutdown.phase() == Phase::Running {
             self.stats.heartbeat.park();
@@ -82,10 +92,6 @@ impl Shard {
             drop(current);
             self.look();
         }
-        while self.look().more {}
-        self.pipeline.handle_end();
-        self.hand_over();
-        self.stats.heartbeat.park();
         Ok(())
     }
 

@@ -2,22 +2,26 @@
 
 mod cgroup;
 mod interface;
+mod selection;
 
 use super::error::CaptureError;
+use super::kernel_log::KernelLog;
 use super::load::{TestKnobs, kernel_settings, map};
 use crate::config::{CaptureConfig, CapturePoint, TcMode};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
 use aya::programs::Program;
-use aya::programs::sock_ops::SockOpsLink;
 use cgroup::CgroupLinks;
 use interface::InterfaceLinks;
 use mirror_common::{
-    ANY_POINT, ExcludedKey, KernelSettings, MAX_CAPTURE_POINTS, MAX_EXCLUDED, PointFlags, PointSettings,
+    ExcludedKey, KernelSettings, MAX_CAPTURE_POINTS, MAX_EXCLUDED, PointFlags, PointSettings,
 };
-use std::collections::BTreeMap;
+use selection::Selection;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How a capture point is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +56,27 @@ pub struct PointStatus {
     pub lifecycle_error: Option<String>,
 }
 
+/// The numbers of the wanted capture points. Clones share one set, which the attacher keeps up to date.
+#[derive(Clone, Debug, Default)]
+pub struct PointNumbers(Arc<AtomicU32>);
+
+impl PointNumbers {
+    fn set<'a>(&self, numbers: impl Iterator<Item = &'a u32>) {
+        self.0.store(numbers.fold(0, |set, number| set | bit(*number)), Ordering::Relaxed);
+    }
+
+    /// In ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + use<> {
+        let set = self.0.load(Ordering::Relaxed);
+        (0..u32::BITS).filter(move |number| set & bit(*number) != 0)
+    }
+}
+
+/// [`MAX_CAPTURE_POINTS`] is far below the width.
+const fn bit(number: u32) -> u32 {
+    1_u32.wrapping_shl(number)
+}
+
 /// Owns the kernel programs, their links and the maps that say what to capture. Dropping it detaches all.
 pub struct Attacher {
     ebpf: Ebpf,
@@ -60,8 +85,12 @@ pub struct Attacher {
     places: Array<MapData, PointSettings>,
     excluded: HashMap<MapData, ExcludedKey, u32>,
     tc_mode: TcMode,
+    /// What `settings` holds.
+    current: KernelSettings,
     points: BTreeMap<u32, Held>,
-    lifecycles: BTreeMap<PathBuf, Result<SockOpsLink, CaptureError>>,
+    numbers: PointNumbers,
+    kernel_log: Option<KernelLog>,
+    selection: Selection,
 }
 
 /// One wanted capture point and what holds it in the kernel.
@@ -82,10 +111,12 @@ impl std::fmt::Debug for Attacher {
 }
 
 impl Attacher {
-    pub(crate) fn new(ebpf: Ebpf, knobs: TestKnobs) -> Result<Self, CaptureError> {
+    pub(crate) fn new(mut ebpf: Ebpf, knobs: TestKnobs) -> Result<Self, CaptureError> {
         let settings = map(&ebpf, "SETTINGS")?.try_into().map_err(CaptureError::map("SETTINGS"))?;
         let places = map(&ebpf, "POINTS")?.try_into().map_err(CaptureError::map("POINTS"))?;
         let excluded = map(&ebpf, "EXCLUDED")?.try_into().map_err(CaptureError::map("EXCLUDED"))?;
+        let kernel_log = KernelLog::open(&mut ebpf);
+        let selection = Selection::new(&ebpf)?;
         Ok(Self {
             ebpf,
             knobs,
@@ -93,13 +124,18 @@ impl Attacher {
             places,
             excluded,
             tc_mode: TcMode::Auto,
+            current: KernelSettings::default(),
             points: BTreeMap::new(),
-            lifecycles: BTreeMap::new(),
+            numbers: PointNumbers::default(),
+            kernel_log,
+            selection,
         })
     }
 
-    /// Makes ports, leg, exclusions, capture points and lifecycle hooks what `config` says. Points that stay
-    /// wanted stay attached. Ring sizes and shards are those of the start: changing them takes a restart.
+    /// Makes ports, leg, exclusions, capture points and lifecycle hooks what `config` says, at points that are
+    /// attached already too. Points that stay wanted stay attached, unless they are to be attached another way:
+    /// then what passes in between is missed. Ring sizes and shards are those of the start: changing them takes a
+    /// restart.
     ///
     /// # Errors
     /// When a map cannot be written. A point that cannot be attached is no error; see [`Self::points`].
@@ -108,27 +144,25 @@ impl Attacher {
         self.exclude(&config.exclude)?;
         let settings = kernel_settings(config, self.knobs);
         self.settings.set(0, settings, 0).map_err(CaptureError::map("SETTINGS"))?;
-        self.lifecycles.retain(|path, _| config.gateway_cgroups.contains(path));
-        for path in &config.gateway_cgroups {
-            if !matches!(self.lifecycles.get(path), Some(Ok(_))) {
-                let link = cgroup::attach_lifecycle(&mut self.ebpf, ANY_POINT, path);
-                self.lifecycles.insert(path.clone(), link);
-            }
+        let is_other_leg = (settings.leg, settings.ports) != (self.current.leg, self.current.ports);
+        self.current = settings;
+        let are_other_cgroups = self.selection.apply(&mut self.ebpf, &config.gateway_cgroups);
+        if is_other_leg || are_other_cgroups {
+            self.selection.forget()?;
         }
-        let unwanted: Vec<u32> = self
-            .points
-            .iter()
-            .filter(|(_, held)| !config.points.contains(&held.point))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in unwanted {
+        for number in self.numbers_where(|held| !config.points.contains(&held.point)) {
             self.remove(number);
+        }
+        for number in self.numbers_where(|held| !held.is_attached_as(config.tc_mode)) {
+            self.attach_anew(number);
         }
         for point in &config.points {
             if !self.points.values().any(|held| held.point == *point) {
-                self.add(point.clone())?;
+                self.add_unselected(point.clone())?;
             }
         }
+        self.mark_selection()?;
+        self.adopt();
         Ok(())
     }
 
@@ -138,12 +172,20 @@ impl Attacher {
     /// When all [`MAX_CAPTURE_POINTS`] are in use. That it could not be attached is no error; see
     /// [`Self::points`].
     pub fn add(&mut self, point: CapturePoint) -> Result<u32, CaptureError> {
+        let number = self.add_unselected(point)?;
+        self.adopt();
+        Ok(number)
+    }
+
+    /// [`Self::add`], which does not look for older flows yet.
+    fn add_unselected(&mut self, point: CapturePoint) -> Result<u32, CaptureError> {
         let limit = u32::try_from(MAX_CAPTURE_POINTS).unwrap_or(u32::MAX);
         let number = (1..=limit)
             .find(|number| !self.points.contains_key(number))
             .ok_or(CaptureError::TooManyPoints { limit: MAX_CAPTURE_POINTS })?;
         let links = self.attach(number, &point);
         self.points.insert(number, Held { point, links });
+        self.numbers.set(self.points.keys());
         Ok(number)
     }
 
@@ -155,35 +197,35 @@ impl Attacher {
         for name in program_names(number) {
             self.unload(&name);
         }
+        self.numbers.set(self.points.keys());
+    }
+
+    /// The numbers in use, now and later.
+    #[must_use]
+    pub fn numbers(&self) -> PointNumbers {
+        self.numbers.clone()
     }
 
     /// Tries again what could not be attached, and attaches anew where an interface was replaced by another of
-    /// the same name. To be called every few seconds.
+    /// the same name. Passes on what the kernel programs had to say. To be called every few seconds.
     pub fn check(&mut self) {
-        let numbers: Vec<u32> = self.points.keys().copied().collect();
-        for number in numbers {
-            let Some(held) = self.points.get(&number) else { continue };
-            if let Ok(links) = &held.links
-                && links.is_in_place()
-            {
-                continue;
-            }
-            let point = held.point.clone();
-            self.remove(number);
-            let links = self.attach(number, &point);
-            self.points.insert(number, Held { point, links });
+        if let Some(kernel_log) = &mut self.kernel_log {
+            kernel_log.flush();
         }
-        for (path, link) in &mut self.lifecycles {
-            if link.is_err() {
-                *link = cgroup::attach_lifecycle(&mut self.ebpf, ANY_POINT, path);
-            }
+        let mut are_new = self.selection.retry(&mut self.ebpf);
+        for number in self.numbers_where(|held| !held.is_in_place()) {
+            self.attach_anew(number);
+            are_new |= self.points.get(&number).is_some_and(|held| held.links.is_ok());
+        }
+        if are_new {
+            self.adopt();
         }
     }
 
     /// Every wanted capture point and whether it is attached.
     #[must_use]
     pub fn points(&self) -> Vec<PointStatus> {
-        let gateway_error = self.lifecycles.values().find_map(|link| link.as_ref().err());
+        let gateway_error = self.selection.error();
         self.points
             .iter()
             .map(|(number, held)| {
@@ -201,13 +243,46 @@ impl Attacher {
             .collect()
     }
 
+    fn numbers_where(&self, is_meant: impl Fn(&Held) -> bool) -> Vec<u32> {
+        self.points.iter().filter(|(_, held)| is_meant(held)).map(|(number, _)| *number).collect()
+    }
+
+    fn attach_anew(&mut self, number: u32) {
+        let Some(point) = self.points.get(&number).map(|held| held.point.clone()) else { return };
+        self.remove(number);
+        let links = self.attach(number, &point);
+        self.points.insert(number, Held { point, links });
+        self.numbers.set(self.points.keys());
+    }
+
+    /// Tells the kernel at which points flows are selected.
+    fn mark_selection(&mut self) -> Result<(), CaptureError> {
+        let is_in_use = self.selection.is_in_use();
+        for (number, held) in &mut self.points {
+            if let Ok(Links::Interface(links)) = &mut held.links {
+                links.select(&mut self.places, *number, is_in_use)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for the gateway's flows that are older than the hooks.
+    fn adopt(&mut self) {
+        let namespace = |held: &Held| match (&held.point, &held.links) {
+            (CapturePoint::Interface { netns, .. }, Ok(_)) => Some(netns.clone()),
+            _ => None,
+        };
+        let namespaces: HashSet<Option<PathBuf>> = self.points.values().filter_map(namespace).collect();
+        self.selection.adopt(&namespaces, &self.current);
+    }
+
     fn attach(&mut self, number: u32, point: &CapturePoint) -> Result<Links, CaptureError> {
         match point {
             CapturePoint::Interface { name, netns, host_side } => {
                 let wanted =
                     interface::Wanted { number, name, netns: netns.as_deref(), tc_mode: self.tc_mode };
                 let mut flags = if *host_side { PointFlags::SWAPPED } else { 0 };
-                if !self.lifecycles.is_empty() {
+                if self.selection.is_in_use() {
                     flags |= PointFlags::SELECTION;
                 }
                 interface::attach(&mut self.ebpf, &mut self.places, &wanted, flags).map(Links::Interface)
@@ -254,6 +329,19 @@ impl Drop for Attacher {
 }
 
 impl Held {
+    fn is_in_place(&self) -> bool {
+        self.links.as_ref().is_ok_and(Links::is_in_place)
+    }
+
+    /// Whether it need not be attached anew for this mode; one that is not attached at all waits for
+    /// [`Attacher::check`].
+    fn is_attached_as(&self, mode: TcMode) -> bool {
+        match &self.links {
+            Ok(Links::Interface(links)) => links.is_attached_as(mode),
+            _ => true,
+        }
+    }
+
     fn state(&self) -> PointState {
         match &self.links {
             Ok(Links::Interface(links)) => PointState::Attached(links.attachment()),
@@ -303,4 +391,20 @@ fn in_words(error: &CaptureError) -> String {
         cause = error.source();
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_told_to_all_clones() {
+        let numbers = PointNumbers::default();
+        let elsewhere = numbers.clone();
+        let most = u32::try_from(MAX_CAPTURE_POINTS).unwrap();
+        numbers.set([1, 3, most].iter());
+        assert_eq!(elsewhere.iter().collect::<Vec<_>>(), [1, 3, most]);
+        numbers.set([].iter());
+        assert_eq!(elsewhere.iter().count(), 0);
+    }
 }

@@ -1,16 +1,18 @@
 //! The little of rtnetlink that attaching needs and aya does not offer: link types, listing and deleting tc
-//! filters, deleting a qdisc. All in the calling thread's network namespace.
+//! filters, deleting a qdisc; and the netlink under it. All in the calling thread's network namespace.
 //!
 //! Messages: rtnetlink(7); layouts: `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_link.h`.
 
 use super::error::CaptureError;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
+};
 use std::io;
 use std::os::fd::OwnedFd;
 
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
-const NLM_F_DUMP: u16 = 0x300;
+pub(crate) const NLM_F_DUMP: u16 = 0x300;
 /// `NLM_F_CREATE | NLM_F_EXCL`.
 const NLM_F_NEW: u16 = 0x600;
 const NLMSG_ERROR: u16 = 2;
@@ -76,12 +78,15 @@ pub(crate) struct Filter {
 }
 
 /// One message to the kernel.
-struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// For messages.
-    what: &'static str,
-    kind: u16,
-    flags: u16,
-    body: &'a [u8],
+    pub(crate) what: &'static str,
+    /// `nlmsg_type`.
+    pub(crate) kind: u16,
+    /// `nlmsg_flags`, but for `NLM_F_REQUEST`.
+    pub(crate) flags: u16,
+    /// What follows the header.
+    pub(crate) body: &'a [u8],
 }
 
 impl Request<'_> {
@@ -97,20 +102,60 @@ impl Request<'_> {
     }
 }
 
-/// A connection to rtnetlink of the namespace in which it was opened.
+/// A connection to one netlink family of the namespace in which it was opened.
 #[derive(Debug)]
-pub(crate) struct Rtnetlink {
+pub(crate) struct Netlink {
     socket: OwnedFd,
 }
+
+impl Netlink {
+    /// `None` is NETLINK_ROUTE.
+    ///
+    /// # Errors
+    /// When the socket cannot be opened.
+    pub(crate) fn open(family: Option<Protocol>) -> Result<Self, CaptureError> {
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, family)
+            .map_err(failed("open a socket"))?;
+        Ok(Self { socket })
+    }
+
+    /// Sends one request and passes each message of the answer (type and body) to `on_message`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn ask(
+        &self,
+        request: &Request<'_>,
+        mut on_message: impl FnMut(u16, &[u8]),
+    ) -> Result<(), CaptureError> {
+        let what = request.what;
+        send(&self.socket, &request.message(), SendFlags::empty()).map_err(failed(what))?;
+        let mut answer = vec![0_u8; ANSWER_BYTES];
+        loop {
+            let (received, _) =
+                recv(&self.socket, answer.as_mut_slice(), RecvFlags::empty()).map_err(failed(what))?;
+            let mut rest = answer.get(..received).unwrap_or_default();
+            while let Some((kind, body, behind)) = next_message(rest) {
+                match kind {
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => return acknowledged(what, body),
+                    _ => on_message(kind, body),
+                }
+                rest = behind;
+            }
+        }
+    }
+}
+
+/// A connection to rtnetlink of the namespace in which it was opened.
+#[derive(Debug)]
+pub(crate) struct Rtnetlink(Netlink);
 
 impl Rtnetlink {
     /// # Errors
     /// When the socket cannot be opened.
     pub(crate) fn open() -> Result<Self, CaptureError> {
-        // Protocol 0 is NETLINK_ROUTE.
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
-            .map_err(failed("open a socket"))?;
-        Ok(Self { socket })
+        Netlink::open(None).map(Self)
     }
 
     /// What the link with this index is.
@@ -122,7 +167,7 @@ impl Rtnetlink {
         let mut body = [0_u8; 16].to_vec();
         put(&mut body, 4, &index.to_ne_bytes());
         let mut link = None;
-        self.ask(
+        self.0.ask(
             &Request { what: "read a link", kind: RTM_GETLINK, flags: NLM_F_ACK, body: &body },
             |kind, body| {
                 if let (RTM_NEWLINK, Some(hardware), Some(flags)) = (kind, u16_at(body, 2), u32_at(body, 8)) {
@@ -140,7 +185,7 @@ impl Rtnetlink {
     pub(crate) fn filters(&self, index: u32, side: Side) -> Result<Vec<Filter>, CaptureError> {
         let mut filters = Vec::new();
         let body = tcmsg(index, 0, side as u32, 0);
-        let listed = self.ask(
+        let listed = self.0.ask(
             &Request { what: "list filters", kind: RTM_GETTFILTER, flags: NLM_F_DUMP, body: &body },
             |kind, body| {
                 if kind == RTM_NEWTFILTER {
@@ -161,7 +206,7 @@ impl Rtnetlink {
     pub(crate) fn delete_filter(&self, index: u32, side: Side, filter: &Filter) -> Result<(), CaptureError> {
         let mut body = tcmsg(index, filter.handle, side as u32, filter.tcm_info);
         put_attribute(&mut body, TCA_KIND, b"bpf\0");
-        self.ask(
+        self.0.ask(
             &Request { what: "delete a filter", kind: RTM_DELTFILTER, flags: NLM_F_ACK, body: &body },
             |_, _| (),
         )
@@ -174,7 +219,7 @@ impl Rtnetlink {
     pub(crate) fn add_clsact(&self, index: u32) -> Result<bool, CaptureError> {
         let mut body = tcmsg(index, CLSACT_HANDLE, CLSACT_PARENT, 0);
         put_attribute(&mut body, TCA_KIND, b"clsact\0");
-        match self.ask(
+        match self.0.ask(
             &Request {
                 what: "add a clsact qdisc",
                 kind: RTM_NEWQDISC,
@@ -198,30 +243,10 @@ impl Rtnetlink {
     pub(crate) fn delete_clsact(&self, index: u32) -> Result<(), CaptureError> {
         let mut body = tcmsg(index, CLSACT_HANDLE, CLSACT_PARENT, 0);
         put_attribute(&mut body, TCA_KIND, b"clsact\0");
-        self.ask(
+        self.0.ask(
             &Request { what: "delete the clsact qdisc", kind: RTM_DELQDISC, flags: NLM_F_ACK, body: &body },
             |_, _| (),
         )
-    }
-
-    /// Sends one request and passes each message of the answer (type and body) to `on_message`.
-    fn ask(&self, request: &Request<'_>, mut on_message: impl FnMut(u16, &[u8])) -> Result<(), CaptureError> {
-        let what = request.what;
-        send(&self.socket, &request.message(), SendFlags::empty()).map_err(failed(what))?;
-        let mut answer = vec![0_u8; ANSWER_BYTES];
-        loop {
-            let (received, _) =
-                recv(&self.socket, answer.as_mut_slice(), RecvFlags::empty()).map_err(failed(what))?;
-            let mut rest = answer.get(..received).unwrap_or_default();
-            while let Some((kind, body, behind)) = next_message(rest) {
-                match kind {
-                    NLMSG_DONE => return Ok(()),
-                    NLMSG_ERROR => return acknowledged(what, body),
-                    _ => on_message(kind, body),
-                }
-                rest = behind;
-            }
-        }
     }
 }
 
@@ -289,7 +314,7 @@ fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 }
 
 /// Type and value of each attribute; ends at the first that is cut short.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(bytes, 0)?);
         let kind = u16_at(bytes, 2)? & NLA_TYPE_MASK;
@@ -307,7 +332,7 @@ fn put_attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.resize(message.len().next_multiple_of(4), 0);
 }
 
-fn put(bytes: &mut [u8], offset: usize, value: &[u8]) {
+pub(crate) fn put(bytes: &mut [u8], offset: usize, value: &[u8]) {
     for (slot, byte) in bytes.iter_mut().skip(offset).zip(value) {
         *slot = *byte;
     }
@@ -318,11 +343,11 @@ fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()
 }
 
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(offset..)?.first_chunk().copied()?))
 }
 
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(offset..)?.first_chunk().copied()?))
 }
 

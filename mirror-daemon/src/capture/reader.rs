@@ -1,5 +1,7 @@
 //! One data ring: segments out of it without a copy, and sleep without a tick while it is empty.
 
+mod tick;
+
 use super::control::direction;
 use super::error::CaptureError;
 use crate::flow::{Segment, SeqNumber, TcpFlags, Timestamp};
@@ -9,6 +11,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, p
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tick::Tick;
 
 /// A ring that was empty for this long makes its reader ask for a wake-up and stop ticking.
 const IDLE_AFTER: Duration = Duration::from_millis(100);
@@ -33,7 +36,7 @@ pub struct RingReader {
     states: Array<MapData, ReaderState>,
     epoll: OwnedFd,
     waker: Waker,
-    tick: Duration,
+    tick: Tick,
     last_record: Instant,
     malformed: u64,
 }
@@ -60,6 +63,7 @@ impl RingReader {
         epoll::add(&epoll, &ring, epoll::EventData::new_u64(0), edge).map_err(refused)?;
         epoll::add(&epoll, &*waker.0, epoll::EventData::new_u64(1), epoll::EventFlags::IN)
             .map_err(refused)?;
+        let tick = Tick::new(tick);
         Ok(Self { ring, shard, states, epoll, waker, tick, last_record: Instant::now(), malformed: 0 })
     }
 
@@ -96,6 +100,7 @@ impl RingReader {
         if records > 0 {
             self.last_record = Instant::now();
         }
+        self.tick.handle_look(records);
         Drained { records, more: records == budget }
     }
 
@@ -106,7 +111,8 @@ impl RingReader {
     /// When the kernel refuses to wait.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<(), CaptureError> {
         if self.last_record.elapsed() < IDLE_AFTER {
-            return self.wait_tick(timeout.map_or(self.tick, |timeout| timeout.min(self.tick)));
+            let tick = self.tick.length();
+            return self.wait_tick(timeout.map_or(tick, |timeout| timeout.min(tick)));
         }
         let asleep = ReaderState { sleeping: 1, ..ReaderState::default() };
         self.states.set(self.shard, asleep, 0).map_err(CaptureError::map("READERS"))?;

@@ -90,7 +90,7 @@ pub struct CaptureConfig {
     pub shards: u32,
     /// How many bytes of each answer segment are copied.
     pub answer_snap_bytes: u32,
-    /// How long a busy reader sleeps between two looks at its ring.
+    /// How long a busy reader sleeps between two looks at its ring; up to four times as long where little comes.
     pub tick: Duration,
     /// Read PROXY protocol v1/v2 at the start of downstream connections.
     pub proxy_protocol: bool,

@@ -124,6 +124,14 @@ impl HttpFlow {
         }
     }
 
+    /// There is no room for what [`allocated_bytes`](Self::allocated_bytes) counts: gives it up. What was kept
+    /// of a request drops it, and framing has to be found again.
+    pub fn shed(&mut self, on_event: &mut impl FnMut(HttpEvent<'_>)) {
+        if let Decoder::Http1(h1) = &mut self.decoder {
+            h1.shed(on_event);
+        }
+    }
+
     /// Bytes allocated behind this value, for the caller's total bound: what is kept of a head or trailer section in
     /// pieces, or behind an undecided upgrade.
     #[must_use]

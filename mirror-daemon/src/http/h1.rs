@@ -12,6 +12,9 @@
 //!                             ▲──(not proven)──┴────────┴─────┘
 //! ```
 //!
+//! Behind a request that closes the connection (`Connection: close`, HTTP/1.0) no server reads another one: what
+//! comes there counts as framing lost, and is replayed only when it was answered after all.
+//!
 //! Where a message is dropped although its end is known for certain (a gap wholly inside a body of known
 //! length), framing goes on. Where the end is in doubt, it is lost, and nothing is guessed: [`resync`].
 //!
@@ -32,6 +35,7 @@ mod loss;
 mod message;
 mod request_line;
 mod resync;
+mod tls;
 mod upgrade;
 
 pub use answer::{AnswerDecoder, AnswerError, AnswerProgress, AnswerSummary};
@@ -93,8 +97,10 @@ impl State {
 struct OpenRequest {
     number: RequestNumber,
     fate: Fate,
-    /// Set when the request asks to leave HTTP/1.
+    /// Set when the request may leave HTTP/1.
     upgrade: Option<Box<UpgradeWait>>,
+    /// The server must read no request behind this one.
+    is_last: bool,
 }
 
 /// What is to be told of an open request.
@@ -253,7 +259,11 @@ impl Http1 {
             State::Head(_) => self.read_head(rest, place, emit),
             State::Body(..) => self.read_body(rest, place, emit),
             State::Undecided(_) => self.hold(rest, place),
-            State::Seeking => self.seek(rest, place),
+            State::Seeking => {
+                let none_bytes = self.seek(rest, place);
+                self.leave_tls(emit);
+                none_bytes
+            }
             State::AwaitingProof => {
                 self.follow_candidate(emit);
                 0

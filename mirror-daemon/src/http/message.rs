@@ -18,7 +18,7 @@ pub enum BodyLength {
     None,
     /// Content-Length; may be 0.
     Known(u64),
-    /// `Transfer-Encoding: chunked`.
+    /// `Transfer-Encoding: chunked`; in HTTP/2 a body without Content-Length.
     Chunked,
 }
 
@@ -46,11 +46,12 @@ impl Field<'_> {
 pub struct RequestHead<'a> {
     /// The method, case-sensitive.
     pub method: &'a str,
-    /// The request target as captured: origin, absolute, authority or asterisk form (RFC 9112, 3.2).
+    /// The request target as captured: origin, absolute, authority or asterisk form (RFC 9112, 3.2). In HTTP/2
+    /// `:path`.
     pub target: &'a str,
     /// Version.
     pub version: Version,
-    /// Fields in order, duplicates kept.
+    /// Fields in order, duplicates kept. In HTTP/2 `:scheme`, and `:authority` where there is one, come first.
     pub fields: &'a [Field<'a>],
     /// Framing of the body that follows.
     pub body: BodyLength,
@@ -63,14 +64,24 @@ impl<'a> RequestHead<'a> {
         self.fields.iter().find(|field| field.is(name)).map(|field| field.value)
     }
 
+    /// The ordinary fields: without those whose name begins with a colon (HTTP/2).
+    #[must_use]
+    pub fn ordinary_fields(&self) -> &'a [Field<'a>] {
+        let count = self.fields.iter().take_while(|field| field.name.starts_with(':')).count();
+        self.fields.get(count..).unwrap_or_default()
+    }
+
     /// The authority the request is for: that of an absolute-form target, else the Host field
-    /// (RFC 9112, 3.3). `None` when neither is there, or the value is no UTF-8.
+    /// (RFC 9112, 3.3); in HTTP/2 `:authority`, else the Host field (RFC 9113, 8.3.1). `None` when neither is
+    /// there, or the value is no UTF-8.
     #[must_use]
     pub fn authority(&self) -> Option<&'a str> {
-        match split_absolute(self.target) {
-            Some((_, authority, _)) => Some(authority),
-            None => self.field("host").and_then(|value| std::str::from_utf8(value).ok()),
+        let host = || self.field("host").and_then(|value| std::str::from_utf8(value).ok());
+        if self.version == Version::Http2 {
+            let authority = self.field(":authority").and_then(|value| std::str::from_utf8(value).ok());
+            return authority.or_else(host);
         }
+        split_absolute(self.target).map(|(_, authority, _)| authority).or_else(host)
     }
 
     /// Path without query; `/` for an absolute-form target without a path, `*` for asterisk form.

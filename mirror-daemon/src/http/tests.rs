@@ -5,6 +5,7 @@
 mod decoding;
 mod joining;
 mod properties;
+mod tls;
 mod upgrading;
 
 use super::*;

@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Most bytes set aside for a body on the word of its Content-Length alone; beyond, it grows as it comes.
 const TRUSTED_BODY_BYTES: u64 = 16 * 1024;
 
+/// How many times as much as has come is set aside, at most, on the same word.
+const BELIEVED_GROWTH: usize = 3;
+
 /// What the rules said of a request, booked at once, or when it is released if it is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
@@ -40,6 +43,8 @@ pub(super) struct Exchange {
     sampled_out: Vec<Arc<ShadowLedger>>,
     /// The body so far, for copies that wait for its end.
     body: BytesMut,
+    /// What its Content-Length said; 0 where there is none.
+    promised_bytes: u64,
 }
 
 /// What one shadow is to get.
@@ -72,7 +77,8 @@ impl Exchange {
         copies: Vec<Copy>,
         sampled_out: Vec<Arc<ShadowLedger>>,
     ) -> Self {
-        Self { number, held, is_complete: false, copies, sampled_out, body: BytesMut::new() }
+        let body = BytesMut::new();
+        Self { number, held, is_complete: false, copies, sampled_out, body, promised_bytes: 0 }
     }
 
     /// Bytes that this exchange holds on to, allocated and not only used.
@@ -88,6 +94,7 @@ impl Exchange {
     /// Sets room aside for the body, and starts streaming to those shadows whose limit it passes for sure.
     pub(super) fn start(&mut self, length: BodyLength, view: &View, outlet: &mut impl Outlet) {
         if let BodyLength::Known(bytes) = length {
+            self.promised_bytes = bytes;
             self.body.reserve(usize::try_from(bytes.min(TRUSTED_BODY_BYTES)).unwrap_or(0));
             self.stream_where(view, outlet, |limit| bytes > limit);
         }
@@ -123,10 +130,22 @@ impl Exchange {
             }
         }
         if anyone_waits {
+            self.make_room(bytes.len());
             self.body.extend_from_slice(bytes);
             let len = self.body.len() as u64;
             self.stream_where(view, outlet, |limit| len > limit);
         }
+    }
+
+    /// A body that has shown itself to be as large as was promised so far is believed some more, so
+    /// that most are moved once at most while they grow.
+    fn make_room(&mut self, bytes: usize) {
+        let len = self.body.len();
+        if self.body.capacity().saturating_sub(len) >= bytes {
+            return;
+        }
+        let promised = usize::try_from(self.promised_bytes).unwrap_or(usize::MAX).saturating_sub(len);
+        self.body.reserve(promised.min(len.saturating_mul(BELIEVED_GROWTH)).max(bytes));
     }
 
     pub(super) fn push_trailers(&mut self, fields: &[Field<'_>]) {

@@ -11,6 +11,12 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+/// What a waiting piece takes beside its bytes, at most, about. No more pieces wait than the window has room for
+/// such, so that a body of one-byte chunks can't take many times its window.
+const PIECE_BYTES: u64 = 128;
+/// Pieces that may wait in the smallest of windows.
+const MIN_PIECES: u64 = 16;
+
 /// Why a streamed body ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyAbort(pub DropReason);
@@ -61,7 +67,8 @@ impl BodyWriter {
             return Ok(());
         }
         let waiting_bytes = waiting.bytes.saturating_add(len);
-        if waiting_bytes > self.window_bytes {
+        let most_pieces = (self.window_bytes / PIECE_BYTES).max(MIN_PIECES);
+        if waiting_bytes > self.window_bytes || waiting.pieces.len() as u64 >= most_pieces {
             return Err(DropReason::StreamOverrun);
         }
         waiting.bytes = waiting_bytes;
@@ -206,6 +213,13 @@ mod tests {
         assert_eq!(poll(&mut reader), Poll::Ready(Ok(BodyPiece::Bytes(Bytes::from_static(b"d")))));
         assert_eq!(poll(&mut reader), Poll::Ready(Ok(BodyPiece::Bytes(Bytes::from_static(b"efg")))));
         assert_eq!(poll(&mut reader), Poll::Ready(Ok(BodyPiece::End { trailers: Bytes::new() })));
+    }
+
+    #[test]
+    fn small_pieces_count_for_what_they_take() {
+        let (writer, _reader) = body_channel(128 * 1024);
+        let taken = (0..100_000).take_while(|_| writer.push(Bytes::from_static(b"x")).is_ok()).count();
+        assert_eq!(taken, 1024);
     }
 
     #[test]

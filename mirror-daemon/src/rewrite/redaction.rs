@@ -33,13 +33,24 @@ pub(super) fn put_target(wire: &mut Wire, target: &str, redact: &Redaction) {
     wire.put_target(path);
     for (index, parameter) in query.split('&').enumerate() {
         wire.put(if index == 0 { b"?" } else { b"&" });
-        match parameter.split_once('=') {
-            Some((name, _)) if redact.query.iter().any(|hidden| decodes_to(name, hidden)) => {
+        put_parameter(wire, parameter, &redact.query);
+    }
+}
+
+/// Writes what stands between two `&`. Some servers read `;` as another `&`: a hidden name counts behind one, too,
+/// and its value goes on to the next `&`.
+fn put_parameter(wire: &mut Wire, parameter: &str, hidden: &[String]) {
+    for (index, part) in parameter.split(';').enumerate() {
+        if index > 0 {
+            wire.put(b";");
+        }
+        match part.split_once('=') {
+            Some((name, _)) if hidden.iter().any(|hidden| decodes_to(name, hidden)) => {
                 wire.put_target(name);
                 wire.put(b"=");
-                wire.put(REDACTED);
+                return wire.put(REDACTED);
             }
-            _ => wire.put_target(parameter),
+            _ => wire.put_target(part),
         }
     }
 }

@@ -393,3 +393,15 @@ proptest! {
         prop_assert_eq!(made.wire.iter().filter(|byte| matches!(byte, b'\r' | b'\n')).count(), 2 * line_ends);
     }
 }
+
+#[test]
+fn query_parameter_behind_a_semicolon_is_hidden_with_all_that_could_be_its_value() {
+    let config = redacting(&[], &[], &["token"]);
+    for (target, hidden) in [
+        ("/?a=1;token=secret;more&b=2", "/?a=1;token=redacted&b=2"),
+        ("/?token=se;cret&b=2;c", "/?token=redacted&b=2;c"),
+    ] {
+        let (sent, ..) = host_of(&config, target, Some("h"));
+        assert_eq!(sent, hidden);
+    }
+}

@@ -183,7 +183,8 @@ pub const KERNEL_LOSSES: Family = Family {
     help: "Segments and records that the kernel program did not hand over. Production got them all the same.",
     action: "Alert on any rate above 0: requests are missing, and the ledger can't say how many. A full ring, \
              or flows shed to spare it: the daemon gets too little processor time, or `ring_bytes` is too \
-             small; raise its limit, `ring_bytes` or `shards`, or mirror less.",
+             small; raise its limit, `ring_bytes` or `shards`, or mirror less. `stalled`: it got no processor \
+             time for two seconds, or was stopped.",
 };
 
 /// Kernel losses, bytes.

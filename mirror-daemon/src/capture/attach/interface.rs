@@ -34,6 +34,10 @@ pub(super) struct InterfaceLinks {
     name: String,
     netns: Option<PathBuf>,
     index: u32,
+    /// What the kernel knows of the point.
+    place: PointSettings,
+    /// The mode that it was attached by.
+    mode: TcMode,
     how: Hooks,
 }
 
@@ -53,6 +57,30 @@ impl InterfaceLinks {
             Hooks::Tcx(_) => Attachment::Tcx,
             Hooks::Clsact { .. } => Attachment::Clsact,
         }
+    }
+
+    /// Whether this mode would attach it as it is.
+    pub(super) fn is_attached_as(&self, mode: TcMode) -> bool {
+        match (mode, self.attachment()) {
+            (TcMode::Clsact, Attachment::Clsact) | (TcMode::Auto | TcMode::Tcx, Attachment::Tcx) => true,
+            _ => mode == self.mode,
+        }
+    }
+
+    /// Makes the records say whether a flow is the gateway's own, or not.
+    pub(super) fn select(
+        &mut self,
+        places: &mut Array<MapData, PointSettings>,
+        number: u32,
+        is_in_use: bool,
+    ) -> Result<(), CaptureError> {
+        let others = self.place.flags & !PointFlags::SELECTION;
+        let flags = if is_in_use { others | PointFlags::SELECTION } else { others };
+        if flags != self.place.flags {
+            self.place.flags = flags;
+            places.set(number, self.place, 0).map_err(CaptureError::map("POINTS"))?;
+        }
+        Ok(())
     }
 
     /// False once the interface was deleted, or replaced by another of its name.
@@ -101,15 +129,16 @@ pub(super) fn attach(
         } else {
             (flags, &[Side::Ingress, Side::Egress][..])
         };
-        places
-            .set(wanted.number, PointSettings { link_header_bytes, flags }, 0)
-            .map_err(CaptureError::map("POINTS"))?;
+        let place = PointSettings { link_header_bytes, flags };
+        places.set(wanted.number, place, 0).map_err(CaptureError::map("POINTS"))?;
         clsact::sweep(index)?;
         let how = attach_sides(ebpf, wanted, index, sides)?;
         Ok(InterfaceLinks {
             name: wanted.name.to_owned(),
             netns: wanted.netns.map(Path::to_owned),
             index,
+            place,
+            mode: wanted.tc_mode,
             how,
         })
     })

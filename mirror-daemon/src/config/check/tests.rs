@@ -226,6 +226,15 @@ methods = ["GET"]
 "#;
 
 #[test]
+fn example_in_deploy_and_the_one_in_the_readme_are_right() {
+    let example = read(include_str!("../../../../deploy/mirror.toml"));
+    assert_eq!((example.shadows.len(), example.rules.rule_count()), (1, 1));
+    let readme = include_str!("../../../../README.md");
+    let toml = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    assert_eq!(read(toml.expect("a TOML block")).rules.rule_count(), 1);
+}
+
+#[test]
 fn all_faults_are_reported_at_once_with_path_and_line() {
     let text = include_str!("../../../tests/golden/config_faults.toml");
     let expected = include_str!("../../../tests/golden/config_faults.txt");

@@ -6,7 +6,7 @@ use crate::http::{BodyLength, Field, Version};
 /// How a request asks to leave HTTP/1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UpgradeKind {
-    /// `Upgrade`, named by `Connection`: a 101 answer leaves HTTP/1 (RFC 9110, 7.8).
+    /// `Upgrade`: a 101 answer leaves HTTP/1 (RFC 9110, 7.8).
     Upgrade,
     /// CONNECT: a 2xx answer opens a tunnel (RFC 9110, 9.3.6).
     Connect,
@@ -69,7 +69,8 @@ struct Codings {
 
 impl Codings {
     fn extend(&mut self, value: &[u8]) {
-        for coding in list(value) {
+        // Not `list`: an empty member is refused, for some servers take it for no coding that they know.
+        for coding in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             self.last_is_chunked = coding.eq_ignore_ascii_case(b"chunked");
             self.chunked = self.chunked.saturating_add(self.last_is_chunked.into());
             self.total = self.total.saturating_add(1);
@@ -85,18 +86,27 @@ impl Codings {
     }
 }
 
-/// Whether, and how, the request asks to leave HTTP/1.
-pub(super) fn upgrade(method: &str, version: Version, fields: &[Field<'_>]) -> Option<UpgradeKind> {
+/// Whether, and how, the request may leave HTTP/1. An Upgrade field is enough, though RFC 9110, 7.8 wants it
+/// named by Connection and sent with HTTP/1.1: gateways are often told to ask for the upgrade themselves when a
+/// client sends the field (nginx: `proxy_set_header Connection upgrade`).
+pub(super) fn upgrade(method: &str, fields: &[Field<'_>]) -> Option<UpgradeKind> {
     if method == "CONNECT" {
         return Some(UpgradeKind::Connect);
     }
-    let names_upgrade = |field: &Field<'_>| {
-        field.is("connection") && list(field.value).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
-    };
-    let asks = version == Version::Http11
-        && fields.iter().any(|field| field.is("upgrade"))
-        && fields.iter().any(names_upgrade);
-    asks.then_some(UpgradeKind::Upgrade)
+    fields.iter().any(|field| field.is("upgrade")).then_some(UpgradeKind::Upgrade)
+}
+
+/// Whether the server must read no request behind this one (RFC 9112, 9.3 and 9.6). Like nginx it looks for
+/// `close` anywhere in a Connection field: where servers differ, the stricter reading is taken.
+pub(super) fn is_last(version: Version, fields: &[Field<'_>]) -> bool {
+    let mut keeps_alive = version == Version::Http11;
+    for field in fields.iter().filter(|field| field.is("connection")) {
+        if field.value.windows(5).any(|part| part.eq_ignore_ascii_case(b"close")) {
+            return true;
+        }
+        keeps_alive |= list(field.value).any(|option| option.eq_ignore_ascii_case(b"keep-alive"));
+    }
+    !keeps_alive
 }
 
 /// `Expect: 100-continue` (RFC 9110, 10.1.1).
@@ -160,7 +170,7 @@ mod tests {
 
     #[test]
     fn ambiguous_lengths_are_smuggling() {
-        let cases: [&[(&str, &str)]; 17] = [
+        let cases: [&[(&str, &str)]; 18] = [
             &[(CL, "5"), (TE, "chunked")],
             &[(CL, "5"), (CL, "6")],
             &[(CL, "5, 6")],
@@ -173,6 +183,7 @@ mod tests {
             &[(CL, "18446744073709551616")],
             &[(TE, "")],
             &[(TE, "xchunked")],
+            &[(TE, "chunked,")],
             &[(TE, "chunked, identity")],
             &[(TE, "chunked"), (TE, "chunked")],
             &[(TE, "chunked;q=1")],
@@ -189,15 +200,28 @@ mod tests {
     #[test]
     fn other_codings_are_not_supported() {
         assert_eq!(body(&[(TE, "gzip, chunked")]), Err(DropReason::UnsupportedProtocol));
+        assert_eq!(body(&[(TE, ", chunked")]), Err(DropReason::UnsupportedProtocol));
         assert_eq!(body(&[(TE, "gzip"), (TE, "chunked")]), Err(DropReason::UnsupportedProtocol));
     }
 
     #[test]
-    fn upgrade_needs_connection_and_http_1_1() {
+    fn upgrade_field_is_enough_to_be_held() {
         let asks = fields(&[("Upgrade", "websocket"), ("Connection", "keep-alive, Upgrade")]);
-        assert_eq!(upgrade("GET", Version::Http11, &asks), Some(UpgradeKind::Upgrade));
-        assert_eq!(upgrade("GET", Version::Http10, &asks), None);
-        assert_eq!(upgrade("GET", Version::Http11, &asks[..1]), None);
-        assert_eq!(upgrade("CONNECT", Version::Http11, &[]), Some(UpgradeKind::Connect));
+        assert_eq!(upgrade("GET", &asks), Some(UpgradeKind::Upgrade));
+        assert_eq!(upgrade("GET", &asks[..1]), Some(UpgradeKind::Upgrade));
+        assert_eq!(upgrade("GET", &asks[1..]), None);
+        assert_eq!(upgrade("CONNECT", &[]), Some(UpgradeKind::Connect));
+    }
+
+    #[test]
+    fn last_request_is_told_by_version_and_connection() {
+        let is_last = |version, value: &'static str| is_last(version, &fields(&[("Connection", value)]));
+        for value in ["close", "Close", "keep-alive, close", "x-close"] {
+            assert!(is_last(Version::Http11, value) && is_last(Version::Http10, value), "{value}");
+        }
+        for value in ["", "keep-alive", "clos, upgrade"] {
+            assert!(!is_last(Version::Http11, value), "{value}");
+        }
+        assert!(is_last(Version::Http10, "upgrade") && !is_last(Version::Http10, "Keep-Alive"));
     }
 }

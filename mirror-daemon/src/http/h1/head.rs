@@ -16,8 +16,10 @@ const FEW_FIELDS: usize = 32;
 pub(super) struct HeadTraits {
     /// Framing of the body.
     pub(super) body: BodyLength,
-    /// The request asks to leave HTTP/1.
+    /// The request may leave HTTP/1.
     pub(super) upgrade: Option<UpgradeKind>,
+    /// The server must read no request behind this one.
+    pub(super) is_last: bool,
     /// `Expect: 100-continue`.
     pub(super) expects_continue: bool,
 }
@@ -73,7 +75,8 @@ fn read_into<const FIELDS: usize>(
     let body = framing::request_body(version, fields)?;
     let traits = HeadTraits {
         body,
-        upgrade: framing::upgrade(method, version, fields),
+        upgrade: framing::upgrade(method, fields),
+        is_last: framing::is_last(version, fields),
         expects_continue: framing::expects_continue(fields),
     };
     show(RequestHead { method, target, version, fields, body }, traits);

@@ -32,6 +32,13 @@ impl Http1 {
         }
     }
 
+    /// Frees what is kept of a head or trailer section in pieces, or behind an undecided upgrade.
+    pub(in crate::http) fn shed(&mut self, emit: &mut Emit<'_>) {
+        if !self.lose_held() && !matches!(self.state, State::Over) {
+            self.lose_framing(DropReason::BufferFull, emit);
+        }
+    }
+
     /// Where the next message starts is no longer known. Drops what is open.
     pub(super) fn lose_framing(&mut self, reason: DropReason, emit: &mut Emit<'_>) {
         if self.resync.is_some() {

@@ -3,6 +3,7 @@
 use super::blank_line::{Section, SectionStep};
 use super::chunked::{ChunkedDecoder, ChunkedPiece};
 use super::head::{self, HeadTraits};
+use super::resync::Resync;
 use super::upgrade::UpgradeWait;
 use super::{BodyFraming, Emit, Fate, Http1, OpenRequest, Place, Plausible, State, request_line};
 use crate::drop_reason::DropReason;
@@ -92,7 +93,7 @@ impl Http1 {
             self.unanswered = ahead.saturating_add(1);
             traits.upgrade.map(|kind| Box::new(UpgradeWait::new(kind, ahead, place.seq, place.ack, place.at)))
         };
-        let request = OpenRequest { number, fate: Fate::Told, upgrade };
+        let request = OpenRequest { number, fate: Fate::Told, upgrade, is_last: traits.is_last };
         match traits.body {
             BodyLength::None | BodyLength::Known(0) => self.end_request(request, place.seq, emit),
             BodyLength::Known(bytes) => self.state = State::Body(request, BodyFraming::Length(bytes)),
@@ -108,6 +109,7 @@ impl Http1 {
             candidate.number = Some(number);
             candidate.upgrade = traits.upgrade;
             candidate.expects_continue = traits.expects_continue;
+            candidate.is_last = traits.is_last;
         }
     }
 
@@ -185,10 +187,20 @@ impl Http1 {
         } else if request.upgrade.is_some() {
             self.state = State::Undecided(request);
         } else {
-            self.state = State::head();
+            self.await_next(request.is_last, end);
             if request.fate != Fate::Dropped {
                 emit(HttpEvent::Complete { number: request.number });
             }
+        }
+    }
+
+    /// The next message starts at `end`. Behind a last request it has to prove itself.
+    pub(super) fn await_next(&mut self, is_last: bool, end: SeqNumber) {
+        self.state = State::head();
+        if is_last {
+            self.state = State::Seeking;
+            self.resync = Some(Box::new(Resync::behind(end)));
+            self.answers.forget();
         }
     }
 

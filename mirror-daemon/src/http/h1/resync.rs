@@ -32,6 +32,7 @@
 use super::answers::{AnswerHeads, Sighting};
 use super::framing::UpgradeKind;
 use super::request_line::{Plausible, request_line};
+use super::tls::TlsTrail;
 use super::{Emit, HELD_TIMEOUT, Http1, Place, State};
 use crate::drop_reason::DropReason;
 use crate::flow::{Glimpse, SeqNumber, Timestamp};
@@ -49,6 +50,8 @@ pub(super) struct Resync {
     boundary: Option<Boundary>,
     /// The candidate being read, or waiting for its answer.
     pub(super) candidate: Option<Candidate>,
+    /// What speaks for a connection that carries no HTTP at all.
+    tls: TlsTrail,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +70,8 @@ pub(super) struct Candidate {
     pub(super) number: Option<RequestNumber>,
     pub(super) upgrade: Option<UpgradeKind>,
     pub(super) expects_continue: bool,
+    /// The server must read no request behind it.
+    pub(super) is_last: bool,
     /// Behind its last byte, once that was seen.
     pub(super) end: Option<SeqNumber>,
     start: SeqNumber,
@@ -80,6 +85,14 @@ enum Verdict {
     Open,
     Refuted,
     Proven { status: u16 },
+}
+
+impl Resync {
+    /// Behind a message that ended at `at`, where none should follow.
+    pub(super) fn behind(at: SeqNumber) -> Self {
+        let boundary = Boundary { at, has_before: false, is_proven: false };
+        Self { boundary: Some(boundary), ..Self::default() }
+    }
 }
 
 impl Candidate {
@@ -115,6 +128,7 @@ impl Http1 {
         let boundary = resync.boundary.take().filter(|boundary| boundary.at == place.seq);
         if !(place.at_segment_start || boundary.is_some()) || request_line(rest) == Plausible::No {
             resync.proofs = 0;
+            resync.tls.handle_bytes(rest, place);
             return rest.len();
         }
         let is_over = place.at_segment_start && self.answers.turn_is_over(place.seq, place.ack);
@@ -126,6 +140,7 @@ impl Http1 {
             number: None,
             upgrade: None,
             expects_continue: false,
+            is_last: false,
             end: None,
             start: place.seq,
             has_before,
@@ -174,11 +189,24 @@ impl Http1 {
     /// Holds an answer segment against the candidate.
     pub(super) fn judge_candidate(&mut self, sighting: Sighting, glimpse: &Glimpse<'_>, emit: &mut Emit<'_>) {
         let Some(resync) = &mut self.resync else { return };
-        let Some(candidate) = &mut resync.candidate else { return };
+        resync.tls.handle_answer(glimpse.head);
+        let Some(candidate) = &mut resync.candidate else {
+            self.leave_tls(emit);
+            return;
+        };
         match candidate.judge(sighting, glimpse) {
             Verdict::Open => {}
             Verdict::Refuted => self.drop_candidate(emit),
             Verdict::Proven { status } => self.candidate_proven(status, emit),
+        }
+    }
+
+    /// Passes a connection over that proved to carry TLS.
+    pub(super) fn leave_tls(&mut self, emit: &mut Emit<'_>) {
+        if self.resync.as_ref().is_some_and(|resync| resync.candidate.is_none() && resync.tls.is_tls()) {
+            self.state = State::Over;
+            self.resync = None;
+            emit(HttpEvent::PassOver { reason: DropReason::NotHttp });
         }
     }
 
@@ -203,7 +231,7 @@ impl Http1 {
         }
         self.resync = None;
         self.unanswered = 0;
-        self.state = State::head();
+        self.await_next(candidate.is_last, at);
         let Some(number) = candidate.number else { return };
         if candidate.upgrade == Some(UpgradeKind::Connect) {
             emit(HttpEvent::Dropped { number, reason: DropReason::Upgrade });

@@ -109,11 +109,17 @@ impl Http1 {
                 if request.fate != Fate::Dropped {
                     emit(HttpEvent::Complete { number: request.number });
                 }
-                self.state = State::head();
+                let is_last = request.is_last;
                 match wait.held {
-                    Held::Nothing => {}
-                    Held::Bytes(bytes, place) => self.run(&bytes, place, emit),
-                    Held::Lost => self.lose_framing(DropReason::Gap, emit),
+                    Held::Nothing => self.await_next(is_last, self.cursor.unwrap_or(wait.head_end)),
+                    Held::Bytes(bytes, place) => {
+                        self.await_next(is_last, place.seq);
+                        self.run(&bytes, place, emit);
+                    }
+                    Held::Lost => {
+                        self.state = State::head();
+                        self.lose_framing(DropReason::Gap, emit);
+                    }
                 }
             }
             _ => {}

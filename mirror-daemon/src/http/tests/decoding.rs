@@ -229,3 +229,44 @@ fn proxy_header_is_optional_and_read_only_when_expected() {
 fn idle_flow_is_small() {
     assert!(size_of::<HttpFlow>() <= 256, "{}", size_of::<HttpFlow>());
 }
+
+#[test]
+fn nothing_behind_a_closing_request_is_replayed_unproven() {
+    for closing in [
+        "GET /last HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "POST /last HTTP/1.1\r\nConnection: keep-alive, Close\r\nContent-Length: 2\r\n\r\nhi",
+        "POST /last HTTP/1.1\r\nconnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET /last HTTP/1.0\r\n\r\n",
+        "GET /last HTTP/1.1\r\nConnection: close, upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ] {
+        let mut wire = Wire::open(false);
+        wire.request(format!("{closing}{GET}"));
+        wire.answer(OK);
+        let log = wire.close(CloseCause::Finished);
+        assert!(log.requests[&0].may_go(), "{closing}: {log:?}");
+        let unproven = Some(Err(DropReason::UnprovenBoundary));
+        assert_eq!(log.requests.get(&1).map(|seen| seen.end), Some(unproven), "{closing}");
+    }
+}
+
+#[test]
+fn kept_alive_http_1_0_goes_on() {
+    let mut wire = Wire::open(false);
+    let kept = "GET /a HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n";
+    wire.request(format!("{kept}{kept}"));
+    let log = wire.close(CloseCause::Finished);
+    assert!(log.requests.len() == 2 && log.requests.values().all(Seen::may_go), "{log:?}");
+}
+
+#[test]
+fn half_head_that_is_shed_is_counted_and_its_memory_given_back() {
+    let mut wire = Wire::open(false);
+    wire.request("GET /a HTTP/1.1\r\nX: ");
+    assert!(wire.flow.allocated_bytes() > 0);
+    let Wire { flow, log, .. } = &mut wire;
+    flow.shed(&mut |event| log.note(event));
+    assert!(wire.flow.allocated_bytes() < 200, "what finding framing again takes");
+    wire.request("y\r\n\r\n");
+    let log = wire.close(CloseCause::Finished);
+    assert_eq!(log.ends(), [("", Some(Err(DropReason::BufferFull)))]);
+}

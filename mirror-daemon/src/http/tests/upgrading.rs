@@ -135,3 +135,13 @@ fn hole_behind_an_undecided_request_does_not_cost_it() {
     assert!(log.requests[&0].may_go());
     assert_eq!(log.requests[&1].end, Some(Err(DropReason::UnprovenBoundary)));
 }
+
+#[test]
+fn upgrade_field_alone_holds_the_request_for_gateways_that_ask_themselves() {
+    let mut wire = Wire::open(false);
+    wire.request("GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n");
+    wire.request(GET);
+    wire.answer(SWITCHING);
+    let log = wire.close(CloseCause::Finished);
+    assert_eq!((log.requests.len(), log.requests[&0].end), (1, DROPPED), "{log:?}");
+}

@@ -128,6 +128,13 @@ const fn guidance(reason: DropReason) -> (&'static str, &'static str) {
             "The connection carries a version of HTTP that this build does not mirror.",
             "Update the daemon, or accept it.",
         ),
+        DropReason::Undecodable => (
+            "An HTTP/2 request whose header block refers to table entries that were sent before the daemon saw the connection.",
+            "None; it ends when the connection is opened anew.",
+        ),
+        DropReason::Cancelled => {
+            ("The client or the server cancelled the HTTP/2 stream before the request was whole.", "None.")
+        }
         DropReason::BufferFull => (
             "The bodies of all requests under way together passed `capture.limits.max_total_bytes`.",
             "Raise it and the memory limit, or lower `buffer_body` of the shadows so that large bodies are streamed.",

@@ -1,0 +1,307 @@
+//! The passive decoder of one HTTP/2 connection.
+
+mod requests;
+
+pub use requests::MAX_BLOCK_BYTES;
+
+use super::counters::H2Counters;
+use super::frame::{Frame, FrameHead, Piece, SettingId, Settings, StreamId, flag};
+use super::frame::{FrameError, FrameKind};
+use super::side::{Boundary, Side, Sight};
+use crate::drop_reason::DropReason;
+use crate::flow::{Chunk, CloseCause, Direction, FlowEvent, Timestamp};
+use crate::http::{HttpEvent, RequestNumber};
+use requests::Requests;
+use std::time::Duration;
+
+/// A held request whose answer has not been seen for this long is dropped.
+const HELD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Violations by a connection whose boundaries are certain, before it is given up: what breaks the rules so
+/// often is no HTTP/2, or is no use.
+const MAX_VIOLATIONS: u32 = 64;
+
+/// Where events go.
+pub(super) type Emit<'e> = dyn for<'a> FnMut(HttpEvent<'a>) + 'e;
+
+/// How a connection is decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct H2Options {
+    /// Mirror a request although ordinary fields of it are unknown (joined late); they are left out.
+    pub tolerate_unknown_fields: bool,
+}
+
+/// How far the requests of a connection can be trusted; for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Synchronisation {
+    /// No frame boundary is known; nothing is decoded.
+    Searching,
+    /// Requests are decoded and held until one is answered.
+    Unproven,
+    /// Requests are decoded and told of at once.
+    Synchronised,
+}
+
+/// The passive decoder of one HTTP/2 connection.
+///
+/// Feed it every [`FlowEvent`] of the connection, in order. Requests need the request direction only, as
+/// long as it is whole from its start. After a join or a loss across frame headers, decoding starts at the
+/// first frame header that is proven, and requests are held until an answer was seen on the stream of one of
+/// them; for that, answers must be assembled. So they must for cancellations by the server to be seen, and
+/// for its settings.
+///
+/// Bounds: [`MAX_STREAMS`](super::MAX_STREAMS) streams, [`MAX_BLOCK_BYTES`] of a header block,
+/// [`MAX_TABLE_BYTES`](super::hpack::MAX_TABLE_BYTES) of table, one frame of at most
+/// [`MAX_FRAME_BYTES`](super::frame::MAX_FRAME_BYTES) that came in pieces. No body is kept.
+#[derive(Debug)]
+pub struct H2Flow {
+    request: Side,
+    answer: Side,
+    requests: Requests,
+    /// Counts that were not taken yet.
+    counters: Box<H2Counters>,
+    violations: u32,
+    passed_over: bool,
+}
+
+impl H2Flow {
+    /// At the start of a connection, before the preface (prior knowledge, or ALPN).
+    #[must_use]
+    pub fn at_start(options: H2Options) -> Self {
+        let sides = (Side::at_start(Direction::Request), Side::at_start(Direction::Answer));
+        Self::new(sides, Requests::at_start(options, StreamId::ZERO))
+    }
+
+    /// Behind an HTTP/1 request that was answered with `101` and `Upgrade: h2c` (RFC 7540, 3.2): before the
+    /// client's preface, and behind the head of the answer. Stream 1 is that request, which was told of as
+    /// HTTP/1; `next_number` is for the next one.
+    #[must_use]
+    pub fn after_upgrade(options: H2Options, next_number: RequestNumber) -> Self {
+        let mut requests = Requests::at_start(options, StreamId::new(1));
+        requests.number_from(next_number);
+        let sides = (Side::at_start(Direction::Request), Side::at_start(Direction::Answer));
+        Self::new(sides, requests)
+    }
+
+    /// In the middle of a connection.
+    #[must_use]
+    pub fn joined(options: H2Options) -> Self {
+        let sides = (Side::joined(Direction::Request), Side::joined(Direction::Answer));
+        Self::new(sides, Requests::joined(options))
+    }
+
+    fn new((request, answer): (Side, Side), requests: Requests) -> Self {
+        Self { request, answer, requests, counters: Box::default(), violations: 0, passed_over: false }
+    }
+
+    /// Takes one event of the connection.
+    pub fn handle_event(&mut self, event: &FlowEvent<'_>, on_event: &mut impl FnMut(HttpEvent<'_>)) {
+        if self.passed_over {
+            return;
+        }
+        match event {
+            FlowEvent::Opened { direction, joined: true } => self.handle_join(*direction, on_event),
+            FlowEvent::Chunk(chunk) => self.handle_chunk(chunk, on_event),
+            FlowEvent::Gap { direction, bytes, .. } if *bytes > 0 => {
+                self.handle_gap(*direction, *bytes, on_event);
+            }
+            FlowEvent::Finished { direction: Direction::Request } => {
+                self.requests.end_open(DropReason::Truncated, on_event);
+            }
+            FlowEvent::Closed(cause) => {
+                self.requests.end_all(close_reason(*cause), on_event);
+                self.passed_over = true;
+            }
+            FlowEvent::Opened { .. }
+            | FlowEvent::Gap { .. }
+            | FlowEvent::Glimpse(_)
+            | FlowEvent::Finished { .. } => {}
+        }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout); `None`: not before more events.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        Some(self.requests.oldest_held()?.after(HELD_TIMEOUT))
+    }
+
+    /// Drops what has been held for too long.
+    pub fn handle_timeout(&mut self, now: Timestamp, on_event: &mut impl FnMut(HttpEvent<'_>)) {
+        self.requests.drop_held(|since| now.since(since) >= HELD_TIMEOUT, on_event);
+    }
+
+    /// Says that the rest of this request's body is of no interest: it is told no more, and bytes missing in
+    /// it are no loss. The request still ends in `Complete` or `Dropped`.
+    pub fn ignore_body(&mut self, number: RequestNumber) {
+        self.requests.ignore_body(number);
+    }
+
+    /// How far the requests can be trusted.
+    #[must_use]
+    pub fn synchronisation(&self) -> Synchronisation {
+        match (self.requests.is_trusted(), self.request.is_reading()) {
+            (_, false) => Synchronisation::Searching,
+            (false, true) => Synchronisation::Unproven,
+            (true, true) => Synchronisation::Synchronised,
+        }
+    }
+
+    /// True when every entry of the requests' dynamic table is known.
+    #[must_use]
+    pub fn is_table_whole(&self) -> bool {
+        self.requests.is_table_whole()
+    }
+
+    /// Counts since the last call.
+    pub fn take_counters(&mut self) -> H2Counters {
+        std::mem::take(&mut *self.counters)
+    }
+
+    /// Bytes allocated behind this value, for the caller's total bound.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        let sides = self.request.allocated_bytes().saturating_add(self.answer.allocated_bytes());
+        sides.saturating_add(self.requests.allocated_bytes()).saturating_add(size_of::<H2Counters>())
+    }
+
+    fn handle_join(&mut self, direction: Direction, emit: &mut Emit<'_>) {
+        match direction {
+            Direction::Request => {
+                self.request = Side::joined(Direction::Request);
+                self.requests.lose_boundaries(DropReason::UnprovenBoundary, emit);
+            }
+            Direction::Answer => self.answer = Side::joined(Direction::Answer),
+        }
+    }
+
+    fn handle_chunk(&mut self, chunk: &Chunk<'_>, emit: &mut Emit<'_>) {
+        match chunk.direction {
+            Direction::Request => self.handle_request_chunk(chunk, emit),
+            Direction::Answer => self.handle_answer_chunk(chunk, emit),
+        }
+        if self.violations > MAX_VIOLATIONS {
+            self.pass_over(DropReason::Malformed, emit);
+        }
+    }
+
+    fn handle_request_chunk(&mut self, chunk: &Chunk<'_>, emit: &mut Emit<'_>) {
+        let Self { request, answer, requests, counters, violations, .. } = self;
+        let mut bad_preface = false;
+        requests.set_now(chunk.at);
+        request.handle_chunk(chunk.bytes, &mut |sight| {
+            let seen = match sight {
+                Sight::Piece(piece) => {
+                    note_client_settings(&piece, answer);
+                    requests.handle_piece(piece, counters, emit)
+                }
+                Sight::Found => {
+                    counters.found_boundaries = counters.found_boundaries.saturating_add(1);
+                    return Boundary::Right;
+                }
+            };
+            let Err(error) = seen else { return Boundary::Right };
+            bad_preface |= error == FrameError::BadPreface;
+            if requests.is_trusted() {
+                counters.count_frame(error);
+                counters.lost_boundaries = counters.lost_boundaries.saturating_add(1);
+                *violations = violations.saturating_add(1);
+                requests.lose_boundaries(DropReason::Malformed, emit);
+            } else {
+                counters.wrong_boundaries = counters.wrong_boundaries.saturating_add(1);
+                requests.lose_boundaries(DropReason::UnprovenBoundary, emit);
+            }
+            Boundary::Wrong
+        });
+        if bad_preface {
+            self.pass_over(DropReason::NotHttp, emit);
+        }
+    }
+
+    /// Answers are read for what they say of requests: that there is one, cancellations, settings. Their
+    /// fields and bodies are not decoded here.
+    fn handle_answer_chunk(&mut self, chunk: &Chunk<'_>, emit: &mut Emit<'_>) {
+        let Self { request, answer, requests, counters, .. } = self;
+        answer.handle_chunk(chunk.bytes, &mut |sight| {
+            let (head, payload) = match sight {
+                Sight::Piece(Piece::Whole(head, payload)) => (head, payload),
+                Sight::Piece(Piece::Broken(error)) => {
+                    counters.count_frame(error);
+                    return Boundary::Wrong;
+                }
+                Sight::Piece(_) | Sight::Found => return Boundary::Right,
+            };
+            match Frame::parse(head, payload) {
+                Ok(Some(frame)) => handle_answer_frame(head, frame, request, requests, emit),
+                Ok(None) => {}
+                Err(error) => counters.count_frame(error),
+            }
+            Boundary::Right
+        });
+    }
+
+    fn handle_gap(&mut self, direction: Direction, bytes: u32, emit: &mut Emit<'_>) {
+        if direction == Direction::Answer {
+            self.answer.handle_gap(bytes);
+            return;
+        }
+        match self.request.handle_gap(bytes) {
+            Some(head) => self.requests.handle_lost_payload(head, &mut self.counters, emit),
+            None => {
+                self.counters.lost_boundaries = self.counters.lost_boundaries.saturating_add(1);
+                self.requests.lose_boundaries(DropReason::Gap, emit);
+            }
+        }
+    }
+
+    fn pass_over(&mut self, reason: DropReason, emit: &mut Emit<'_>) {
+        self.requests.end_all(DropReason::Malformed, emit);
+        self.passed_over = true;
+        emit(HttpEvent::PassOver { reason });
+    }
+}
+
+/// What the client allows the server to send.
+fn note_client_settings(piece: &Piece<'_>, answer: &mut Side) {
+    if let Piece::Whole(head, payload) = piece
+        && head.kind == FrameKind::Settings
+        && !head.has(flag::ACK)
+        && let Ok(Some(Frame::Settings(settings))) = Frame::parse(*head, payload)
+    {
+        answer.limit_frames(setting(&settings, SettingId::MaxFrameSize));
+    }
+}
+
+fn handle_answer_frame(
+    head: FrameHead,
+    frame: Frame<'_>,
+    request: &mut Side,
+    requests: &mut Requests,
+    emit: &mut Emit<'_>,
+) {
+    match frame {
+        Frame::Headers { .. } => requests.handle_answer(head.stream, emit),
+        Frame::RstStream { .. } => requests.cancel(head.stream, emit),
+        Frame::GoAway { last_stream, .. } => requests.cancel_above(last_stream, emit),
+        Frame::Settings(settings) if !settings.is_ack() => {
+            request.limit_frames(setting(&settings, SettingId::MaxFrameSize));
+            requests.bound_size_updates(setting(&settings, SettingId::HeaderTableSize));
+        }
+        _ => {}
+    }
+}
+
+/// The last value of `wanted`; `None`: not in there.
+fn setting(settings: &Settings<'_>, wanted: SettingId) -> Option<u32> {
+    settings.iter().filter(|(id, _)| *id == wanted).map(|(_, value)| value).last()
+}
+
+fn close_reason(cause: CloseCause) -> DropReason {
+    match cause {
+        CloseCause::Reset => DropReason::Reset,
+        CloseCause::Evicted => DropReason::FlowEvicted,
+        CloseCause::Finished
+        | CloseCause::Idle
+        | CloseCause::Reused
+        | CloseCause::NotGateway
+        | CloseCause::CaptureEnded => DropReason::Truncated,
+    }
+}

@@ -1,0 +1,113 @@
+//! One direction of a connection: frames while the boundaries are known, the search for them while not.
+
+use super::frame::{DEFAULT_FRAME_BYTES, FrameHead, FrameReader, GapOutcome, Piece};
+use super::resync::Resync;
+use crate::flow::Direction;
+
+/// What a direction yields.
+#[derive(Debug)]
+pub(super) enum Sight<'a> {
+    /// A piece of a frame.
+    Piece(Piece<'a>),
+    /// The boundaries were lost, and the next piece lies behind one that is certain.
+    Found,
+}
+
+/// What the receiver of a [`Sight`] thinks of the boundaries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Boundary {
+    /// They fit.
+    Right,
+    /// They cannot be right, or the connection is in error: find others.
+    Wrong,
+}
+
+/// Reader or, while the boundaries are lost, the search for them.
+#[derive(Debug)]
+pub(super) struct Side {
+    direction: Direction,
+    reader: FrameReader,
+    /// `None` while frames are read.
+    resync: Option<Box<Resync>>,
+    /// The receiver's SETTINGS_MAX_FRAME_SIZE, the largest so far; `None`: not seen.
+    frame_bytes: Option<u32>,
+}
+
+impl Side {
+    pub(super) fn at_start(direction: Direction) -> Self {
+        Self { direction, reader: FrameReader::at_start(direction), resync: None, frame_bytes: None }
+    }
+
+    pub(super) fn joined(direction: Direction) -> Self {
+        let mut side =
+            Self { direction, reader: FrameReader::lost(direction), resync: None, frame_bytes: None };
+        side.search();
+        side
+    }
+
+    /// True while frames are read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.resync.is_none()
+    }
+
+    /// The receiver of this direction takes frames up to this size.
+    pub(super) fn limit_frames(&mut self, setting_bytes: Option<u32>) {
+        let seen = self.frame_bytes.unwrap_or(DEFAULT_FRAME_BYTES);
+        // Never lowered: it is not known when a lower value came into force.
+        let bytes = setting_bytes.unwrap_or(DEFAULT_FRAME_BYTES).max(seen);
+        self.frame_bytes = Some(bytes);
+        self.reader.limit_frames(bytes);
+    }
+
+    pub(super) fn allocated_bytes(&self) -> usize {
+        let search = self.resync.as_ref().map_or(0, |resync| resync.allocated_bytes());
+        self.reader.allocated_bytes().saturating_add(search)
+    }
+
+    /// Reads a chunk. `see` is told what is found, and says whether it can be right.
+    pub(super) fn handle_chunk(&mut self, bytes: &[u8], see: &mut dyn FnMut(Sight<'_>) -> Boundary) {
+        let mut rest = bytes;
+        loop {
+            if let Some(resync) = &mut self.resync {
+                let Some(proof) = resync.feed(rest) else { return };
+                rest = rest.get(proof.consumed..).unwrap_or_default();
+                self.reader.resume(&proof.octets);
+                self.resync = None;
+                see(Sight::Found);
+            }
+            self.read(&mut rest, see);
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Tells that bytes are missing. `None`: boundaries are lost.
+    pub(super) fn handle_gap(&mut self, bytes: u32) -> Option<FrameHead> {
+        if self.is_reading()
+            && let GapOutcome::Inside(head) = self.reader.handle_gap(bytes)
+        {
+            return Some(head);
+        }
+        self.search();
+        None
+    }
+
+    /// Reads frames until the bytes end or the boundaries are lost.
+    fn read(&mut self, rest: &mut &[u8], see: &mut dyn FnMut(Sight<'_>) -> Boundary) {
+        while let Some(piece) = self.reader.next(rest) {
+            let broken = matches!(piece, Piece::Broken(_));
+            if see(Sight::Piece(piece)) == Boundary::Wrong || broken {
+                return self.search();
+            }
+        }
+    }
+
+    fn search(&mut self) {
+        self.reader.lose();
+        match &mut self.resync {
+            Some(resync) => resync.restart(),
+            None => self.resync = Some(Box::new(Resync::new(self.direction, self.frame_bytes))),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The streams of a connection that are remembered: those whose request has not ended, and those that are
+//! held (RFC 9113, 5.1).
+//!
+//! ```text
+//! Open ─(END_STREAM)─▶ not held: forgotten
+//!   │                  held: Ended ─(released or dropped)─▶ forgotten
+//!   └─(RST_STREAM, loss, violation)─▶ forgotten
+//! ```
+//!
+//! A stream that was dropped is forgotten at once, so that opening and resetting costs nothing that lasts.
+
+use super::frame::StreamId;
+use crate::flow::Timestamp;
+use crate::http::RequestNumber;
+
+/// Most streams remembered for one connection; the request of another is dropped. Servers commonly allow
+/// 100 to 250 at once.
+pub const MAX_STREAMS: usize = 1024;
+
+/// One stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stream {
+    pub(super) id: StreamId,
+    pub(super) number: RequestNumber,
+    pub(super) state: StreamState,
+    /// Not to be told of as whole before its release.
+    pub(super) held: bool,
+    /// Its body is of no interest.
+    pub(super) body_ignored: bool,
+    /// When its head was seen.
+    pub(super) since: Timestamp,
+    /// Content-Length, in bytes.
+    pub(super) declared_bytes: Option<u64>,
+    /// Body bytes so far.
+    pub(super) received_bytes: u64,
+}
+
+/// How far the request of a stream has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamState {
+    /// More is to come.
+    Open,
+    /// Whole, and held.
+    Ended,
+}
+
+/// The streams of one connection, by identifier. New ones come last, so that adding costs nothing and
+/// finding one takes a binary search.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    streams: Vec<Stream>,
+}
+
+impl Streams {
+    pub(super) fn is_full(&self) -> bool {
+        self.streams.len() >= MAX_STREAMS
+    }
+
+    /// Adds a stream. False when the table is full.
+    pub(super) fn add(&mut self, stream: Stream) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        let place = self.streams.partition_point(|other| other.id < stream.id);
+        self.streams.insert(place, stream);
+        true
+    }
+
+    pub(super) fn find(&mut self, id: StreamId) -> Option<&mut Stream> {
+        let place = self.place(id)?;
+        self.streams.get_mut(place)
+    }
+
+    pub(super) fn remove(&mut self, id: StreamId) -> Option<Stream> {
+        let place = self.place(id)?;
+        Some(self.streams.remove(place))
+    }
+
+    /// Removes all streams for which `gone` is true, and tells `tell` of them in order.
+    pub(super) fn remove_where(&mut self, gone: impl Fn(&Stream) -> bool, mut tell: impl FnMut(Stream)) {
+        self.streams.retain(|stream| {
+            let gone = gone(stream);
+            if gone {
+                tell(*stream);
+            }
+            !gone
+        });
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.streams.iter_mut()
+    }
+
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.streams.capacity().saturating_mul(size_of::<Stream>())
+    }
+
+    fn place(&self, id: StreamId) -> Option<usize> {
+        self.streams.binary_search_by_key(&id, |stream| stream.id).ok()
+    }
+}

@@ -1,0 +1,300 @@
+//! What becomes of the decoded requests: rules, copies, and the entry of each.
+
+use super::exchange::{Copy, CopyState, Entry, Exchange};
+use super::{Outlet, PipelineCounters, View};
+use crate::config::Leg;
+use crate::drop_reason::DropReason;
+use crate::flow::{CloseCause, FlowEvent, FlowKey, Timestamp};
+use crate::http::{BodyLength, HttpEvent, HttpFlow, HttpOptions, RequestHead, RequestNumber};
+use crate::rewrite::{self, HostSource};
+use crate::rule::{self, Decision, Sender};
+use crate::telemetry::{Ledger, ShadowLedger};
+use bytes::Bytes;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What is remembered of one connection beside its assembler.
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    /// Made at the first event.
+    http: Option<HttpFlow>,
+    /// Requests under way that somebody waits for; nearly always none or one.
+    exchanges: Vec<Exchange>,
+    /// The client that a PROXY protocol header named.
+    proxied_client: Option<IpAddr>,
+    /// When the decoder is woken next; it may have found out since that it need not be.
+    timeout: Option<Timestamp>,
+}
+
+/// All of a pipeline but its flows, so that both can be borrowed at once.
+#[derive(Debug)]
+pub(super) struct Requests<O> {
+    pub(super) view: Arc<View>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) outlet: O,
+    pub(super) counters: PipelineCounters,
+    /// The request that was just decoded is wanted by nobody: its body need not be copied.
+    pub(super) is_unwanted: bool,
+    pub(super) http_options: HttpOptions,
+    /// Flows that are to be forgotten when the segment is done with: their number is at most one.
+    pub(super) ignored: Option<FlowKey>,
+    /// When held requests of a flow have waited for long enough. Entries of flows that have gone, or whose
+    /// request was released, are found to be stale when they are due.
+    pub(super) held: BinaryHeap<Reverse<(Timestamp, FlowKey)>>,
+}
+
+/// Most flows with held requests that are woken for them; in others a held request ends with its flow.
+const MAX_TIMEOUTS: usize = 65_536;
+
+/// Bodies with fewer bytes to come are not worth a verdict: the map write costs more than the copies.
+const MIN_PASS_OVER_BYTES: u32 = 64 * 1024;
+
+impl<O: Outlet> Requests<O> {
+    pub(super) fn new(view: Arc<View>, ledger: Arc<Ledger>, outlet: O) -> Self {
+        let capture = &view.config.capture;
+        let proxy_protocol = capture.proxy_protocol && capture.leg == Leg::Downstream;
+        Self {
+            http_options: HttpOptions { proxy_protocol },
+            view,
+            ledger,
+            outlet,
+            counters: PipelineCounters::default(),
+            is_unwanted: false,
+            ignored: None,
+            held: BinaryHeap::new(),
+        }
+    }
+
+    /// When a held request has waited for long enough.
+    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
+        self.held.peek().map(|Reverse((due, _))| *due)
+    }
+
+    pub(super) fn handle_flow(&mut self, key: &FlowKey, connection: &mut Connection, event: &FlowEvent<'_>) {
+        let Connection { http, exchanges, proxied_client, timeout } = connection;
+        let http = http.get_or_insert_with(|| HttpFlow::new(self.http_options));
+        self.is_unwanted = false;
+        let before = http.allocated_bytes();
+        http.handle_event(event, &mut |http_event| {
+            self.handle_http(key, exchanges, proxied_client, &http_event)
+        });
+        self.charge(before, http.allocated_bytes());
+        if http.allocated_bytes() > before && self.is_full() {
+            let before = http.allocated_bytes();
+            http.shed(&mut |event| self.handle_http(key, exchanges, proxied_client, &event));
+            self.charge(before, http.allocated_bytes());
+        }
+        if let FlowEvent::Closed(cause) = event {
+            if *cause == CloseCause::NotGateway {
+                self.outlet.ignore(key);
+            }
+            // The decoder has ended every open request by now; this is the belt to its braces.
+            for exchange in std::mem::take(exchanges) {
+                self.forget(exchange, DropReason::Truncated);
+            }
+            return;
+        }
+        if self.is_unwanted {
+            self.pass_over_body(key, http, event);
+        }
+        if timeout.is_none() {
+            *timeout = http.next_timeout();
+            self.note_timeout(key, *timeout);
+        }
+    }
+
+    /// A flow has at most one entry, so that a flood of held requests is no flood of entries.
+    fn note_timeout(&mut self, key: &FlowKey, due: Option<Timestamp>) {
+        if let Some(due) = due
+            && self.held.len() < MAX_TIMEOUTS
+        {
+            self.held.push(Reverse((due, *key)));
+        }
+    }
+
+    pub(super) fn next_due(&mut self, now: Timestamp) -> Option<FlowKey> {
+        let Reverse((due, key)) = *self.held.peek()?;
+        (due <= now).then(|| {
+            self.held.pop();
+            key
+        })
+    }
+
+    pub(super) fn handle_http_timeout(&mut self, key: &FlowKey, connection: &mut Connection, now: Timestamp) {
+        let Connection { http: Some(http), exchanges, proxied_client, timeout } = connection else { return };
+        let before = http.allocated_bytes();
+        http.handle_timeout(now, &mut |event| self.handle_http(key, exchanges, proxied_client, &event));
+        self.charge(before, http.allocated_bytes());
+        *timeout = http.next_timeout();
+        self.note_timeout(key, *timeout);
+    }
+
+    fn handle_http(
+        &mut self,
+        key: &FlowKey,
+        exchanges: &mut Vec<Exchange>,
+        proxied_client: &mut Option<IpAddr>,
+        event: &HttpEvent<'_>,
+    ) {
+        match event {
+            HttpEvent::Client { ip } => *proxied_client = Some(*ip),
+            HttpEvent::Request { number, head, held } => {
+                let peer = proxied_client.unwrap_or_else(|| rule::ip_of(&key.remote_addr));
+                let client_ip = rule::client_ip(head, self.view.config.trusted_proxies, peer);
+                let sender = Sender { client_ip, flow: *key, number: *number };
+                self.start(exchanges, head, &sender, *held);
+            }
+            HttpEvent::Body { number, bytes } => self.change(exchanges, *number, |exchange, view, outlet| {
+                exchange.push_body(bytes, view, outlet);
+                false
+            }),
+            HttpEvent::Trailers { number, fields } => self.change(exchanges, *number, |exchange, _, _| {
+                exchange.push_trailers(fields);
+                false
+            }),
+            HttpEvent::Released { number } => self.release(exchanges, *number),
+            HttpEvent::Complete { number } => self.change(exchanges, *number, Exchange::complete),
+            HttpEvent::Dropped { number, reason } => {
+                match exchanges.iter().position(|exchange| exchange.number == *number) {
+                    Some(index) => {
+                        let exchange = exchanges.swap_remove(index);
+                        self.forget(exchange, *reason);
+                    }
+                    // Every request has an exchange to its end, so this is a head that was refused.
+                    None => self.ledger.dropped.of(*reason).increment(),
+                }
+            }
+            HttpEvent::PassOver { reason } => {
+                self.counters.pass_over(*reason);
+                self.ignored = Some(*key);
+            }
+        }
+    }
+
+    /// A head is whole: asks the rules, and makes the copies that are owed.
+    fn start(&mut self, exchanges: &mut Vec<Exchange>, head: &RequestHead<'_>, sender: &Sender, held: bool) {
+        let view = Arc::clone(&self.view);
+        let (entry, copies, sampled_out) = self.decide(&view, head, sender);
+        let held_entry = held.then_some(entry);
+        self.is_unwanted = copies.is_empty() && !held;
+        let mut exchange = Exchange::new(sender.number, held_entry, copies, sampled_out);
+        if !held {
+            self.book(entry);
+            exchange.book_mirrors();
+        }
+        exchange.start(head.body, &view, &mut self.outlet);
+        self.charge(0, exchange.held_bytes());
+        // One without a body is offered before anything else happens.
+        if self.is_full() && (held || head.body != BodyLength::None) {
+            self.shed(&mut exchange);
+        }
+        exchanges.push(exchange);
+    }
+
+    fn decide(
+        &mut self,
+        view: &View,
+        head: &RequestHead<'_>,
+        sender: &Sender,
+    ) -> (Entry, Vec<Copy>, Vec<Arc<ShadowLedger>>) {
+        let (mut copies, mut sampled_out) = (Vec::new(), Vec::new());
+        if rule::is_mirrored(head, &view.config.loop_mark) {
+            return (Entry::Dropped(DropReason::Loop), copies, sampled_out);
+        }
+        let Decision::Matched { mirrors, .. } = view.config.rules.decide(head, sender) else {
+            return (Entry::Unmatched, copies, sampled_out);
+        };
+        for verdict in mirrors.iter() {
+            let id = verdict.shadow;
+            let Some((shadow, books)) = view.shadow(id) else { continue };
+            if !verdict.picked {
+                sampled_out.push(Arc::clone(books));
+                continue;
+            }
+            let (shadow, books) = (Arc::clone(shadow), Arc::clone(books));
+            let rewritten = rewrite::shadow_head(head, &shadow.rewrite, &view.config.loop_mark);
+            if rewritten.host == HostSource::OwnAuthority {
+                self.counters.without_host = self.counters.without_host.saturating_add(1);
+            }
+            let state = CopyState::Waiting { head: rewritten.head, trailers: Bytes::new() };
+            copies.push(Copy { id, generation: view.generation, shadow, books, state });
+        }
+        (Entry::Matched, copies, sampled_out)
+    }
+
+    fn book(&self, entry: Entry) {
+        match entry {
+            Entry::Unmatched => self.ledger.unmatched.increment(),
+            Entry::Matched => self.ledger.matched.increment(),
+            Entry::Dropped(reason) => self.ledger.dropped.of(reason).increment(),
+        }
+    }
+
+    /// Changes the exchange of `number`, keeps the count of held bytes right, and forgets the exchange when
+    /// `change` says that it is over, or when it holds more than the bound on all of them allows.
+    fn change(
+        &mut self,
+        exchanges: &mut Vec<Exchange>,
+        number: RequestNumber,
+        change: impl FnOnce(&mut Exchange, &View, &mut O) -> bool,
+    ) {
+        let Some(index) = exchanges.iter().position(|exchange| exchange.number == number) else { return };
+        let Some(exchange) = exchanges.get_mut(index) else { return };
+        let before = exchange.held_bytes();
+        let is_over = change(exchange, &self.view, &mut self.outlet);
+        let after = if is_over { 0 } else { exchange.held_bytes() };
+        self.charge(before, after);
+        if is_over {
+            exchanges.swap_remove(index);
+        } else if after > before && self.is_full() {
+            self.shed(exchange);
+        }
+    }
+
+    /// Gives up what an exchange holds, for all of them together hold too much. The exchange itself stays, so
+    /// that the request still gets its entry when it ends.
+    fn shed(&mut self, exchange: &mut Exchange) {
+        let before = exchange.held_bytes();
+        exchange.refuse(DropReason::BufferFull);
+        self.charge(before, exchange.held_bytes());
+    }
+
+    fn release(&mut self, exchanges: &mut Vec<Exchange>, number: RequestNumber) {
+        let entry =
+            exchanges.iter().find(|exchange| exchange.number == number).and_then(|exchange| exchange.held);
+        let Some(entry) = entry else { return };
+        self.book(entry);
+        self.change(exchanges, number, Exchange::release);
+    }
+
+    /// The request ends here, unreplayed.
+    fn forget(&mut self, mut exchange: Exchange, reason: DropReason) {
+        self.charge(exchange.held_bytes(), 0);
+        match exchange.held {
+            Some(_) => self.book(Entry::Dropped(reason)),
+            None => exchange.lose(reason),
+        }
+    }
+
+    /// Heads in pieces, and growing and held requests, take more than all of them together may.
+    fn is_full(&self) -> bool {
+        self.counters.buffered_bytes > self.view.config.capture.limits.max_total_bytes
+    }
+
+    fn charge(&mut self, before: usize, after: usize) {
+        let counters = &mut self.counters;
+        counters.buffered_bytes = counters.buffered_bytes.saturating_sub(before).saturating_add(after);
+    }
+
+    /// Asks capture to leave out the rest of a body that nobody wants.
+    fn pass_over_body(&mut self, key: &FlowKey, http: &mut HttpFlow, event: &FlowEvent<'_>) {
+        let FlowEvent::Chunk(chunk) = event else { return };
+        let Some(body_end) = http.body_end() else { return };
+        if body_end.bytes_since(chunk.start) >= MIN_PASS_OVER_BYTES {
+            http.ignore_body();
+            self.outlet.pass_over(key, body_end);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
+
+use super::*;
+use crate::config::Config;
+use crate::flow::{Direction, TcpFlags};
+
+const CONFIG: &str = r#"
+[capture]
+interfaces = ["unused"]
+ports = [8080]
+
+[[shadow]]
+name = "new"
+url = "http://127.0.0.1:9"
+
+[[route]]
+hosts = ["h.example"]
+  [[route.rule]]
+  mirror = [{ shadow = "new" }]
+"#;
+const MAX_TOTAL_BYTES: usize = 100_000;
+const CONNECTIONS: u16 = 50;
+
+struct Nowhere;
+
+impl Outlet for Nowhere {
+    fn offer(&mut self, _shadow: ShadowId, _request: ShadowRequest) {
+        panic!("no request is whole");
+    }
+    fn ignore(&mut self, _flow: &FlowKey) {}
+    fn pass_over(&mut self, _flow: &FlowKey, _up_to: SeqNumber) {}
+}
+
+/// Each of many connections sends `bytes` and nothing more; the books at their end.
+fn many_connections_send(bytes: &[u8]) -> Arc<Ledger> {
+    let mut config = Config::from_toml(CONFIG, "test.toml").unwrap();
+    config.capture.limits.max_total_bytes = MAX_TOTAL_BYTES;
+    let ledger = Arc::new(Ledger::default());
+    let view = Arc::new(View::new(1, Arc::new(config), &ledger));
+    let mut pipeline = Pipeline::new(view, Arc::clone(&ledger), HashSeed([1, 2]), Nowhere);
+    for port in 0..CONNECTIONS {
+        let key = FlowKey {
+            gateway_addr: [1; 16],
+            remote_addr: [2; 16],
+            gateway_port: 8080,
+            remote_port: 40_000 + port,
+            capture_point: 1,
+        };
+        for (seq, flags, payload) in [(0, TcpFlags::SYN, &b""[..]), (1, TcpFlags::ACK, bytes)] {
+            pipeline.handle_segment(&Segment {
+                key,
+                direction: Direction::Request,
+                seq: SeqNumber(seq),
+                ack: SeqNumber(0),
+                flags,
+                selected: None,
+                at: Timestamp(0),
+                segment_bytes: u32::try_from(payload.len()).unwrap(),
+                offset_bytes: 0,
+                payload,
+            });
+        }
+        let buffered_bytes = pipeline.counters().buffered_bytes;
+        assert!(buffered_bytes <= MAX_TOTAL_BYTES + 1_000, "{buffered_bytes}");
+    }
+    pipeline.handle_end();
+    assert_eq!(pipeline.counters().buffered_bytes, 0, "all is given back");
+    assert_eq!(ledger.seen(), u64::from(CONNECTIONS));
+    ledger
+}
+
+#[test]
+fn heads_in_pieces_are_bounded_together() {
+    let half_head = format!("GET / HTTP/1.1\r\nHost: h.example\r\nX: {}", "x".repeat(8_000));
+    let ledger = many_connections_send(half_head.as_bytes());
+    assert!(ledger.dropped.of(DropReason::BufferFull).value() > 30);
+}
+
+#[test]
+fn heads_that_wait_for_their_bodies_are_bounded_together() {
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: h.example\r\nX: {}\r\nContent-Length: 9\r\n\r\n",
+        "x".repeat(8_000)
+    );
+    let ledger = many_connections_send(head.as_bytes());
+    let books = ledger.shadow("new");
+    assert!(books.shed.of(DropReason::BufferFull).value() > 30);
+    assert_eq!((books.owed.value(), books.open()), (u64::from(CONNECTIONS), 0));
+}

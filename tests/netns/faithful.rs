@@ -1,0 +1,18 @@
+//! Whether the shadow gets what was on the wire, through real gateways on the real kernel, and nothing else.
+//!
+//! Every test ends by [`rig::Watch::end`]: the books balance, the daemon ends well, no program is left.
+
+mod capture_points;
+mod client_leg;
+mod corpus;
+mod expected;
+mod joining;
+mod proxied;
+mod refusals;
+mod reloading;
+mod rig;
+mod rules;
+mod selection;
+mod tls;
+mod upgrades;
+mod upstream_leg;
