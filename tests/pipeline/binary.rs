@@ -12,11 +12,14 @@ use std::time::Duration;
 
 type Pcap = PcapWriter<Vec<u8>>;
 
+/// Writes the packets of one case.
+type Write = fn(&mut Pcap);
+
 const GET: &[u8] = b"GET /a?b=c HTTP/1.1\r\nHost: shadowing.example\r\nX-Odd:  kept \r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// The capture files in `tests/golden`, each with the listing that `tap --json` makes of it.
-const GOLDEN: [(&str, fn(&mut Pcap)); 5] = [
+const GOLDEN: [(&str, Write); 5] = [
     ("keep_alive", keep_alive),
     ("pipelined_and_chunked", pipelined_and_chunked),
     ("joined_in_upload", joined_in_upload),

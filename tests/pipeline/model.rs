@@ -227,9 +227,9 @@ impl Network {
 pub(crate) fn packets(turns: &[Turn], network: Network, dice: Dice) -> Vec<Packet> {
     let mut wire =
         Wire { network, dice, sent: Vec::new(), received: Vec::new(), answered: 0, packets: Vec::new() };
-    wire.push(true, CLIENT_ISN, 0, SYN, &[]);
-    wire.push(false, SERVER_ISN, CLIENT_ISN.wrapping_add(1), SYN | ACK, &[]);
-    wire.push(true, wire.client_seq(0), wire.server_seq(), ACK, &[]);
+    wire.push(true, (CLIENT_ISN, 0), SYN, &[]);
+    wire.push(false, (SERVER_ISN, CLIENT_ISN.wrapping_add(1)), SYN | ACK, &[]);
+    wire.push(true, (wire.client_seq(0), wire.server_seq()), ACK, &[]);
     let mut number = 0;
     for turn in turns {
         let mut together = Vec::new();
@@ -249,8 +249,8 @@ pub(crate) fn packets(turns: &[Turn], network: Network, dice: Dice) -> Vec<Packe
         wire.answer(&answers);
     }
     let (end, server_end) = (wire.client_seq(wire.sent.len()), wire.server_seq());
-    wire.push(true, end, server_end, FIN | ACK, &[]);
-    wire.push(false, server_end, end.wrapping_add(1), FIN | ACK, &[]);
+    wire.push(true, (end, server_end), FIN | ACK, &[]);
+    wire.push(false, (server_end, end.wrapping_add(1)), FIN | ACK, &[]);
     wire.packets
 }
 
@@ -277,7 +277,7 @@ struct Wire {
 }
 
 impl Wire {
-    fn push(&mut self, from_client: bool, seq: u32, ack: u32, flags: u8, payload: &[u8]) {
+    fn push(&mut self, from_client: bool, (seq, ack): (u32, u32), flags: u8, payload: &[u8]) {
         let after_ms = if self.dice.one_in(4) { 1 } else { 0 };
         self.packets.push(Packet { from_client, seq, ack, flags, payload: payload.to_vec(), after_ms });
     }
@@ -302,11 +302,11 @@ impl Wire {
         self.received.resize(self.sent.len(), false);
         for (from, to) in self.arrivals(begin) {
             let payload = self.sent[from..to].to_vec();
-            self.push(true, self.client_seq(from), self.server_seq(), ACK, &payload);
+            self.push(true, (self.client_seq(from), self.server_seq()), ACK, &payload);
             self.received[from..to].fill(true);
             if self.dice.one_in(3) {
                 let ack = self.client_seq(self.contiguous());
-                self.push(false, self.server_seq(), ack, ACK, &[]);
+                self.push(false, (self.server_seq(), ack), ACK, &[]);
             }
         }
         assert_eq!(self.contiguous(), self.sent.len());
@@ -363,11 +363,11 @@ impl Wire {
             let seq = self.server_seq();
             let repeats = self.network.is_rough && self.dice.one_in(6);
             for _ in 0..=usize::from(repeats) {
-                self.push(false, seq, ack, ACK, &bytes[from - begin..to - begin]);
+                self.push(false, (seq, ack), ACK, &bytes[from - begin..to - begin]);
             }
             self.answered = to;
             if self.dice.one_in(4) {
-                self.push(true, ack, self.server_seq(), ACK, &[]);
+                self.push(true, (ack, self.server_seq()), ACK, &[]);
             }
         }
     }
