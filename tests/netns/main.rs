@@ -17,6 +17,7 @@ mod faithful;
 mod harmless;
 mod lab;
 mod loss;
+mod packets;
 mod place;
 mod stage;
 mod traffic;
