@@ -70,7 +70,7 @@ fn with_heartbeat<T>(live: &mut LiveWriter, work: impl FnOnce() -> T) -> T {
 }
 
 /// Every byte of the request once; of the answer the first bytes of each segment; the books balance.
-fn assert_told_once(log: &Log, capture: &Capture, place: &Place, exchange: Exchange) {
+pub(crate) fn assert_told_once(log: &Log, capture: &Capture, place: &Place, exchange: Exchange) {
     let (request, answer) = log.only();
     let times = request.coverage(&pattern(b'q', exchange.request_bytes));
     assert!(times.iter().all(|times| *times > 0), "missing: {}", times.iter().filter(|t| **t == 0).count());

@@ -19,6 +19,7 @@ mod harmless;
 mod lab;
 mod loss;
 mod oracle;
+mod packets;
 mod place;
 mod stage;
 mod traffic;

@@ -134,6 +134,7 @@ pub(crate) struct Told {
     /// Pieces: sequence number and bytes.
     pieces: Vec<(u32, Vec<u8>)>,
     pub(crate) segment_bytes: u64,
+    pub(crate) largest_segment_bytes: u32,
     pub(crate) fins: usize,
     pub(crate) selected: Vec<Option<bool>>,
 }
@@ -194,6 +195,7 @@ impl Log {
         let acknowledges = segment.direction == Direction::Request && !segment.flags.contains(TcpFlags::SYN);
         if segment.offset_bytes == 0 {
             told.segment_bytes += u64::from(segment.segment_bytes);
+            told.largest_segment_bytes = told.largest_segment_bytes.max(segment.segment_bytes);
         }
         if !segment.payload.is_empty() {
             told.pieces.push((segment.seq.0.wrapping_add(segment.offset_bytes), segment.payload.to_vec()));
