@@ -217,6 +217,7 @@ fn start_gateway(place: &Place, case: Case) -> Result<Nginx> {
     let config = NginxConfig {
         access_log: false,
         mirror,
+        // Bodies stay in memory: by default, nginx would write these to a file, and the disk be measured.
         extra: "client_body_buffer_size 128k;".to_owned(),
         ..NginxConfig::new([Role::Gateway.at(8080)], Role::Production.at(8000))
     };
