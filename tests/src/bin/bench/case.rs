@@ -18,7 +18,7 @@ use crate::place::{GATEWAY_CPU, Place};
 const WARM_UP_SECONDS: f64 = 1.0;
 
 /// How long mirrored requests may still take after the last answer of production.
-const SHADOW_LIMIT: Duration = Duration::from_secs(2);
+const SHADOW_LIMIT: Duration = Duration::from_secs(5);
 
 /// The daemon's configuration, but for its admin address.
 const CONFIG: &str = r#"[capture]
@@ -171,6 +171,9 @@ pub(crate) fn measure(place: &Place, case: Case, traffic: Traffic, seconds: f64)
         figures.shadow_connections = place.shadow.accepted() - accepted;
     }
     if let Some(daemon) = &daemon {
+        if figures.missing > 0 {
+            eprintln!("\n{} are missing; the daemon's ledger says: {}", figures.missing, daemon.ledger()?);
+        }
         figures.peak_bytes = bpf::map_bytes(daemon.pid())? + daemon.peak_rss_anon_bytes();
     }
     Ok(figures)
@@ -217,6 +220,7 @@ fn start_gateway(place: &Place, case: Case) -> Result<Nginx> {
     let config = NginxConfig {
         access_log: false,
         mirror,
+        // Bodies stay in memory: by default, nginx would write these to a file, and the disk be measured.
         extra: "client_body_buffer_size 128k;".to_owned(),
         ..NginxConfig::new([Role::Gateway.at(8080)], Role::Production.at(8000))
     };

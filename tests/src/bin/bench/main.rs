@@ -20,7 +20,7 @@ mod report;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
@@ -36,6 +36,9 @@ const MAX_DISTURBED: f64 = 0.005;
 
 /// How often a disturbed run is tried; the least disturbed one counts then.
 const MAX_TRIES: u32 = 3;
+
+/// How long repeated runs may take in all, so that a busy machine cannot draw the measurement out without end.
+const REPEATS_LIMIT: Duration = Duration::from_secs(240);
 
 /// Seconds of the phase in which the kernel counts its programs' time.
 const PROGRAM_SECONDS: f64 = 3.0;
@@ -86,9 +89,9 @@ fn perform(options: &Options) -> Result<()> {
         return show_only(&place, case, options);
     }
     let begun = Instant::now();
-    let (repetitions, seconds, tries) = match options.quick {
-        true => (2, 2.0, 1),
-        false => (options.repetitions, options.seconds, MAX_TRIES),
+    let (repetitions, seconds, mut time_left) = match options.quick {
+        true => (2, 2.0, Duration::ZERO),
+        false => (options.repetitions, options.seconds, REPEATS_LIMIT),
     };
     let mut all =
         Traffic::ALL.map(|traffic| Measured { traffic, repetitions: Vec::new(), programs: Vec::new() });
@@ -96,7 +99,7 @@ fn perform(options: &Options) -> Result<()> {
         for measured in &mut all {
             let traffic = measured.traffic;
             eprint!("repetition {} of {repetitions}, {}:", repetition + 1, traffic.name);
-            measured.repetitions.push(repeat(&place, traffic, (repetition, seconds, tries))?);
+            measured.repetitions.push(run_cases(&place, traffic, (repetition, seconds), &mut time_left)?);
             eprintln!();
         }
     }
@@ -108,23 +111,27 @@ fn perform(options: &Options) -> Result<()> {
     options.json.as_deref().map_or(Ok(()), |file| write_json(file, &all))
 }
 
-/// Every case once; the order is another one in each repetition.
-fn repeat(
+/// Every case once; the order is another one in each repetition. `time_left` is what repeated runs may still
+/// take.
+fn run_cases(
     place: &Place,
     traffic: Traffic,
-    (repetition, seconds, tries): (u32, f64, u32),
+    (repetition, seconds): (u32, f64),
+    time_left: &mut Duration,
 ) -> Result<[Figures; 4]> {
     let mut figures: [Figures; 4] = Default::default();
     for step in 0..Case::ALL.len() {
         let case = Case::ALL[(step + repetition as usize) % Case::ALL.len()];
         eprint!(" {}", case.label());
         let mut best = case::measure(place, case, traffic, seconds)?;
-        for _ in 1..tries {
-            if best.disturbed <= MAX_DISTURBED {
+        for _ in 1..MAX_TRIES {
+            if best.disturbed <= MAX_DISTURBED || time_left.is_zero() {
                 break;
             }
             eprint!(" (disturbed, again)");
+            let begun = Instant::now();
             let another = case::measure(place, case, traffic, seconds)?;
+            *time_left = time_left.saturating_sub(begun.elapsed());
             if another.disturbed < best.disturbed {
                 best = another;
             }
