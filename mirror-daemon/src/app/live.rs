@@ -50,6 +50,7 @@ async fn run_async(path: &Path) -> Result<(), Failure> {
     let watch = ConfigWatch::new(path);
     let signals = Signals::install().context("signals can't be handled").map_err(Failure::Running)?;
     let config = Arc::new(load(path)?);
+    step_back(config.nice);
     let ledger = Arc::new(Ledger::default());
     let view = Arc::new(View::new(1, Arc::clone(&config), &ledger));
     let replayer =
@@ -67,6 +68,14 @@ async fn run_async(path: &Path) -> Result<(), Failure> {
     let (capture, reload) = (Mutex::new(attached), ReloadBooks::default());
     let sources = Arc::new(Sources { ledger, replayer, current, shutdown, engine, capture, reload });
     serve(sources, admin, watch, signals, path).await
+}
+
+/// Makes this thread, and so every thread that it starts, give way to others: the gateway runs on the same
+/// processors.
+fn step_back(nice: u8) {
+    if let Err(error) = rustix::process::setpriority_process(None, nice.into()) {
+        tracing::warn!(nice, %error, "the daemon's priority can't be lowered: it competes with the gateway");
+    }
 }
 
 /// Everything is attached and runs: answers pages, signals and changes of the configuration until the end.

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A tenth of the share that a process with the usual 0 gets where they compete.
+const DEFAULT_NICE: u64 = 10;
 const DEFAULT_ADMIN_PORT: u16 = 9900;
 /// Most proxies in a row that anyone trusts.
 const MAX_TRUSTED_PROXIES: u64 = 32;
@@ -48,6 +50,7 @@ fn root(section: Section<'_>) -> Option<Config> {
     let trusted_proxies = section.or("trusted_proxies", 0, |node| node.integer(0..=MAX_TRUSTED_PROXIES));
     let drain = Duration::ZERO..=Duration::from_secs(600);
     let drain_timeout = section.or("drain_timeout", DEFAULT_DRAIN_TIMEOUT, |node| node.duration(drain));
+    let nice = section.or("nice", DEFAULT_NICE, |node| node.integer(0..=19));
     let text = |node: Node<'_>| node.text().map(str::to_owned);
     let seed = section.or("seed", DEFAULT_SEED.to_owned(), text);
     let request_id = section.or("request_id", DEFAULT_REQUEST_ID.to_owned(), names::header);
@@ -72,6 +75,7 @@ fn root(section: Section<'_>) -> Option<Config> {
         loop_mark,
         trusted_proxies: u32::try_from(trusted_proxies).unwrap_or(u32::MAX),
         drain_timeout,
+        nice: u8::try_from(nice).unwrap_or(0),
     })
 }
 

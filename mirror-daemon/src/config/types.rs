@@ -25,6 +25,8 @@ pub struct Config {
     pub trusted_proxies: u32,
     /// How long a drain at SIGTERM may take.
     pub drain_timeout: Duration,
+    /// How much the daemon steps back for others on the same processors, 0 to 19 (nice(2)): the gateway first.
+    pub nice: u8,
 }
 
 impl Config {
@@ -39,6 +41,7 @@ impl Config {
             loop_mark: DEFAULT_LOOP_MARK.to_owned(),
             trusted_proxies: 0,
             drain_timeout: Duration::ZERO,
+            nice: 0,
         }
     }
 }

@@ -120,6 +120,7 @@ fn every_key_is_read() {
     assert_eq!(capture.limits, limits);
     assert_eq!((config.loop_mark.as_str(), config.trusted_proxies), ("x-copy", 2));
     assert_eq!((config.admin.listen, config.drain_timeout), (None, Duration::from_secs(3)));
+    assert_eq!(config.nice, 3);
     check_every_shadow_key(&config.shadows[0]);
     assert!(matches!(decide(&config, "GET", "x.example", 0), Decision::Unmatched));
 }
@@ -166,6 +167,7 @@ const EVERY_KEY: &str = r#"
 loop_mark = "x-copy"
 trusted_proxies = 2
 drain_timeout = "3s"
+nice = 3
 seed = "s"
 request_id = "x-id"
 [admin]
