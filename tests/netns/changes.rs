@@ -123,7 +123,7 @@ fn change_of_the_gateways_cgroups_reaches_attached_points() {
     std::fs::create_dir(&other).expect("a new cgroup");
     for (cgroups, expected) in [
         (vec![other.clone()], Some(false)),
-        (vec![other.clone(), cgroup.clone()], Some(true)),
+        (vec![other.clone(), cgroup], Some(true)),
         (vec![other.clone()], Some(false)),
         (Vec::new(), None),
     ] {
