@@ -29,10 +29,10 @@ const TCP_ACK: u8 = 0x10;
 /// point.
 #[inline(never)]
 pub(crate) fn capture(skb: *mut __sk_buff, point: u32, side: u32) -> u32 {
-    if let Some(books) = Books::open() {
-        if let Err(counter) = try_capture(skb, point, side, books) {
-            Books::add_to_reason(counter, 1);
-        }
+    if let Some(books) = Books::open()
+        && let Err(counter) = try_capture(skb, point, side, books)
+    {
+        Books::add_to_reason(counter, 1);
     }
     0
 }

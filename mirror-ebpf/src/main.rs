@@ -13,6 +13,10 @@
     clippy::indexing_slicing,
     reason = "the verifier proves every access; BPF arithmetic cannot trap"
 )]
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key that is handed over by value is copied on the program's small stack"
+)]
 #![allow(unreachable_pub, missing_docs, reason = "entry points are found by name in the object file")]
 
 mod capture;

@@ -122,7 +122,7 @@ pub enum CaptureError {
 }
 
 /// What loading and attaching take, in words.
-pub(crate) const BPF_CAPABILITIES: &str = "CAP_BPF and CAP_NET_ADMIN";
+pub(crate) const BPF_CAPABILITIES: &str = "CAP_BPF and CAP_NET_ADMIN (before kernel 6.6 also CAP_PERFMON)";
 /// What entering a namespace takes, in words.
 pub(crate) const NETNS_CAPABILITIES: &str = "CAP_SYS_ADMIN (and CAP_SYS_PTRACE for /proc/PID/ns/net)";
 
