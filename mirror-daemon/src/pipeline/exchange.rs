@@ -236,7 +236,8 @@ impl Copy {
         // The window must at least take what was buffered before it was known that the body is large.
         let window_bytes =
             self.shadow.stream_window_bytes.max(u32::try_from(so_far.len()).unwrap_or(u32::MAX));
-        let (writer, reader) = body_channel(window_bytes);
+        let (writer, reader) =
+            body_channel(window_bytes, self.shadow.queue_bytes, &self.books.streaming_bytes);
         if !so_far.is_empty() && writer.push(so_far).is_err() {
             self.books.lost(DropReason::StreamOverrun);
             return;

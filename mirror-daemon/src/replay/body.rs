@@ -5,6 +5,7 @@
 //! the pieces that still wait, and frees them.
 
 use crate::drop_reason::DropReason;
+use crate::telemetry::ledger::Level;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -38,6 +39,8 @@ pub enum BodyPiece {
 pub struct BodyWriter {
     shared: Arc<Shared>,
     window_bytes: u64,
+    /// Most bytes that may wait in all bodies of the shadow together.
+    total_bytes: u64,
 }
 
 /// The shadow's side.
@@ -46,11 +49,12 @@ pub struct BodyReader {
     shared: Arc<Shared>,
 }
 
-/// A channel for one body, of which at most `window_bytes` wait at a time.
+/// A channel for one body, of which at most `window_bytes` wait at a time, and of all bodies that share `total`
+/// at most `total_bytes`.
 #[must_use]
-pub fn body_channel(window_bytes: u32) -> (BodyWriter, BodyReader) {
-    let shared = Arc::new(Shared::default());
-    let writer = BodyWriter { shared: Arc::clone(&shared), window_bytes: window_bytes.into() };
+pub fn body_channel(window_bytes: u32, total_bytes: u64, total: &Arc<Level>) -> (BodyWriter, BodyReader) {
+    let shared = Arc::new(Shared { waiting: Mutex::default(), total: Arc::clone(total) });
+    let writer = BodyWriter { shared: Arc::clone(&shared), window_bytes: window_bytes.into(), total_bytes };
     (writer, BodyReader { shared })
 }
 
@@ -69,6 +73,10 @@ impl BodyWriter {
         let waiting_bytes = waiting.bytes.saturating_add(len);
         let most_pieces = (self.window_bytes / PIECE_BYTES).max(MIN_PIECES);
         if waiting_bytes > self.window_bytes || waiting.pieces.len() as u64 >= most_pieces {
+            return Err(DropReason::StreamOverrun);
+        }
+        if self.shared.total.raise(len) > self.total_bytes {
+            self.shared.total.lower(len);
             return Err(DropReason::StreamOverrun);
         }
         waiting.bytes = waiting_bytes;
@@ -100,8 +108,7 @@ impl BodyWriter {
             return;
         }
         if end.is_err() {
-            waiting.pieces.clear();
-            waiting.bytes = 0;
+            self.shared.free(&mut waiting);
         }
         waiting.end = Some(end);
         wake(waiting);
@@ -134,6 +141,7 @@ impl BodyReader {
         let mut waiting = self.shared.lock();
         if let Some(bytes) = waiting.pieces.pop_front() {
             waiting.bytes = waiting.bytes.saturating_sub(bytes.len() as u64);
+            self.shared.total.lower(bytes.len() as u64);
             return Poll::Ready(Ok(BodyPiece::Bytes(bytes)));
         }
         match &waiting.end {
@@ -161,13 +169,16 @@ impl Drop for BodyReader {
     fn drop(&mut self) {
         let mut waiting = self.shared.lock();
         waiting.is_reader_gone = true;
-        waiting.pieces.clear();
-        waiting.bytes = 0;
+        self.shared.free(&mut waiting);
     }
 }
 
-#[derive(Debug, Default)]
-struct Shared(Mutex<Waiting>);
+#[derive(Debug)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    /// What waits in all bodies of the shadow together.
+    total: Arc<Level>,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -180,7 +191,13 @@ struct Waiting {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Throws away what waits.
+    fn free(&self, waiting: &mut Waiting) {
+        self.total.lower(std::mem::take(&mut waiting.bytes));
+        waiting.pieces.clear();
     }
 }
 
@@ -201,9 +218,30 @@ mod tests {
         reader.poll_piece(&mut Context::from_waker(Waker::noop()))
     }
 
+    fn channel(window_bytes: u32) -> (BodyWriter, BodyReader) {
+        body_channel(window_bytes, u64::MAX, &Arc::default())
+    }
+
+    #[test]
+    fn all_bodies_of_a_shadow_share_one_bound_and_give_back_what_they_took() {
+        let total = Arc::new(Level::default());
+        let (one, mut first) = body_channel(8, 8, &total);
+        let (other, second) = body_channel(8, 8, &total);
+        assert_eq!(one.push(Bytes::from_static(b"12345")), Ok(()));
+        assert_eq!(other.push(Bytes::from_static(b"1234")), Err(DropReason::StreamOverrun));
+        assert_eq!(other.push(Bytes::from_static(b"123")), Ok(()));
+        assert!(poll(&mut first).is_ready());
+        assert_eq!(total.value(), 3);
+        drop(second);
+        assert_eq!(total.value(), 0);
+        assert_eq!(one.push(Bytes::from_static(b"12345678")), Ok(()));
+        one.abort(DropReason::Gap);
+        assert_eq!(total.value(), 0);
+    }
+
     #[test]
     fn window_takes_its_bytes_and_not_one_more() {
-        let (writer, mut reader) = body_channel(4);
+        let (writer, mut reader) = channel(4);
         assert_eq!(writer.push(Bytes::from_static(b"abc")), Ok(()));
         assert_eq!(writer.push(Bytes::from_static(b"d")), Ok(()));
         assert_eq!(writer.push(Bytes::from_static(b"e")), Err(DropReason::StreamOverrun));
@@ -217,14 +255,14 @@ mod tests {
 
     #[test]
     fn small_pieces_count_for_what_they_take() {
-        let (writer, _reader) = body_channel(128 * 1024);
+        let (writer, _reader) = channel(128 * 1024);
         let taken = (0..100_000).take_while(|_| writer.push(Bytes::from_static(b"x")).is_ok()).count();
         assert_eq!(taken, 1024);
     }
 
     #[test]
     fn abort_overtakes_what_waits() {
-        let (writer, mut reader) = body_channel(100);
+        let (writer, mut reader) = channel(100);
         writer.push(Bytes::from_static(b"abc")).unwrap();
         writer.abort(DropReason::Gap);
         assert_eq!(poll(&mut reader), Poll::Ready(Err(BodyAbort(DropReason::Gap))));
@@ -232,10 +270,10 @@ mod tests {
 
     #[test]
     fn dropped_writer_is_an_abort_and_a_dropped_reader_takes_no_more() {
-        let (writer, mut reader) = body_channel(100);
+        let (writer, mut reader) = channel(100);
         drop(writer);
         assert_eq!(poll(&mut reader), Poll::Ready(Err(BodyAbort(DropReason::Truncated))));
-        let (writer, reader) = body_channel(1);
+        let (writer, reader) = channel(1);
         assert!(writer.is_wanted());
         drop(reader);
         assert!(!writer.is_wanted());

@@ -32,6 +32,28 @@ impl Counter {
     }
 }
 
+/// A level that rises and falls.
+#[derive(Debug, Default)]
+pub struct Level(AtomicU64);
+
+impl Level {
+    /// Raises it by `amount`, and says what it is then.
+    pub fn raise(&self, amount: u64) -> u64 {
+        self.0.fetch_add(amount, Ordering::Relaxed).saturating_add(amount)
+    }
+
+    /// Lowers it by `amount`, which was raised before.
+    pub fn lower(&self, amount: u64) {
+        self.0.fetch_sub(amount, Ordering::Relaxed);
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// One counter per [`DropReason`].
 #[derive(Debug, Default)]
 pub struct PerReason([Counter; DropReason::ALL.len()]);
@@ -86,6 +108,8 @@ pub struct ShadowLedger {
     pub connections_opened: Counter,
     /// Requests sent once more on another connection, as RFC 9112, 9.3.1 allows.
     pub resent: Counter,
+    /// Bytes of streamed bodies that wait for this shadow now, all of them together.
+    pub streaming_bytes: Arc<Level>,
 }
 
 impl Ledger {

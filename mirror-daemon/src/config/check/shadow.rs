@@ -21,7 +21,8 @@ const DEFAULT_MAX_CONNECTIONS: u64 = 256;
 const DEFAULT_QUEUE_ITEMS: u64 = 4096;
 const DEFAULT_QUEUE_BYTES: u64 = 8 * MIB;
 const DEFAULT_BUFFER_BODY_BYTES: u64 = MIB;
-const DEFAULT_STREAM_WINDOW_BYTES: u64 = 256 * KIB;
+/// A burst that came through the kernel's ring between two looks must fit.
+const DEFAULT_STREAM_WINDOW_BYTES: u64 = 2 * MIB;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -4,6 +4,7 @@ use crate::drop_reason::DropReason;
 use crate::replay::{BodyWriter, ShadowBody, body_channel};
 use bytes::Bytes;
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -73,7 +74,7 @@ async fn indulge(peer: &mut Peer, mood: Mood) -> bool {
 }
 
 fn make(rig: &mut Rig, offer: Offer, writers: &mut Vec<BodyWriter>) {
-    let (writer, reader) = body_channel(1024);
+    let (writer, reader) = body_channel(1024, u64::MAX, &Arc::default());
     let streaming = ShadowBody::Streaming(reader);
     match offer {
         Offer::Get => rig.offer(get()),

@@ -4,6 +4,7 @@ use crate::replay::{ShadowBody, body_channel};
 use crate::rewrite::Framing;
 use bytes::Bytes;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
@@ -42,7 +43,7 @@ async fn streamed_bodies_arrive_whole_and_the_connection_is_kept() {
     })
     .await;
     let mut rig = Rig::new(config(address));
-    let (writer, reader) = body_channel(1024);
+    let (writer, reader) = body_channel(1024, u64::MAX, &Arc::default());
     rig.send(chunked(ShadowBody::Streaming(reader)));
     writer.push(Bytes::from_static(b"hello")).unwrap();
     until(|| rig.status().in_flight == 1).await;
@@ -53,7 +54,7 @@ async fn streamed_bodies_arrive_whole_and_the_connection_is_kept() {
     assert!(received.contains("hello") && received.contains(" world"), "{received}");
     rig.settled().await;
 
-    let (writer, reader) = body_channel(1024);
+    let (writer, reader) = body_channel(1024, u64::MAX, &Arc::default());
     rig.send(length(ShadowBody::Streaming(reader), 6));
     writer.push(Bytes::from_static(b"abc")).unwrap();
     writer.push(Bytes::from_static(b"def")).unwrap();
@@ -67,7 +68,7 @@ async fn streamed_bodies_arrive_whole_and_the_connection_is_kept() {
 async fn aborted_chunked_body_never_looks_whole() {
     let (address, mut bytes_rx) = recording_shadow().await;
     let mut rig = Rig::new(config(address));
-    let (writer, reader) = body_channel(1024);
+    let (writer, reader) = body_channel(1024, u64::MAX, &Arc::default());
     rig.send(chunked(ShadowBody::Streaming(reader)));
     writer.push(Bytes::from_static(b"hello")).unwrap();
     until(|| rig.status().in_flight == 1).await;
@@ -81,7 +82,7 @@ async fn aborted_chunked_body_never_looks_whole() {
 async fn aborted_counted_body_never_looks_whole_even_when_all_its_bytes_came() {
     let (address, mut bytes_rx) = recording_shadow().await;
     let mut rig = Rig::new(config(address));
-    let (writer, reader) = body_channel(1024);
+    let (writer, reader) = body_channel(1024, u64::MAX, &Arc::default());
     rig.send(length(ShadowBody::Streaming(reader), 5));
     writer.push(Bytes::from_static(b"hel")).unwrap();
     writer.push(Bytes::from_static(b"lo")).unwrap();
@@ -97,7 +98,7 @@ async fn counted_body_that_ends_short_or_runs_long_is_aborted() {
     let (address, mut bytes_rx) = recording_shadow().await;
     let mut rig = Rig::new(config(address));
     for (promised, reason) in [(6, DropReason::Truncated), (4, DropReason::Malformed)] {
-        let (writer, reader) = body_channel(1024);
+        let (writer, reader) = body_channel(1024, u64::MAX, &Arc::default());
         rig.send(length(ShadowBody::Streaming(reader), promised));
         writer.push(Bytes::from_static(b"hel")).unwrap();
         writer.push(Bytes::from_static(b"lo")).unwrap();
@@ -112,7 +113,7 @@ async fn counted_body_that_ends_short_or_runs_long_is_aborted() {
 async fn body_aborted_before_it_began_costs_no_connection() {
     let mut rig = Rig::new(config(good_shadow().await));
     rig.send_and_settle(get()).await;
-    let (writer, reader) = body_channel(1024);
+    let (writer, reader) = body_channel(1024, u64::MAX, &Arc::default());
     rig.offer(chunked(ShadowBody::Streaming(reader)));
     writer.abort(DropReason::Reset);
     rig.handle.flush();
@@ -127,7 +128,7 @@ async fn overrun_behind_a_slow_reader_is_booked_at_once_and_looks_broken() {
     // Accepts, and reads nothing before the abort.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut rig = Rig::new(config(listener.local_addr().unwrap()));
-    let (writer, reader) = body_channel(64 * 1024);
+    let (writer, reader) = body_channel(64 * 1024, u64::MAX, &Arc::default());
     rig.send(chunked(ShadowBody::Streaming(reader)));
     let (mut stream, _) = listener.accept().await.unwrap();
     stream.readable().await.unwrap();
@@ -152,7 +153,7 @@ async fn pause_in_a_streamed_body_is_not_the_shadows_fault() {
     let mut config = config(good_shadow().await);
     config.timeout = Duration::from_millis(100);
     let mut rig = Rig::new(config);
-    let (writer, reader) = body_channel(1024);
+    let (writer, reader) = body_channel(1024, u64::MAX, &Arc::default());
     rig.send(chunked(ShadowBody::Streaming(reader)));
     writer.push(Bytes::from_static(b"a")).unwrap();
     tokio::time::sleep(Duration::from_millis(250)).await;
