@@ -1,7 +1,7 @@
 //! Header compression (RFC 7541), read passively: from the start of a connection, or from anywhere in it.
 //!
 //! [`HpackDecoder`] turns a header block into the fields of a [`FieldBlock`]. What cannot be known (see
-//! [`table`]) comes out as [`DecodedField::Unknown`]; nothing is ever guessed. After an error, and after
+//! `table`) comes out as [`DecodedField::Unknown`]; nothing is ever guessed. After an error, and after
 //! [`HpackDecoder::forget`], every earlier entry is unknown, and decoding goes on.
 //!
 //! Left out: joining the fragments of a block (`connection`), what fields mean (`head`).
