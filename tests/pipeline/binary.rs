@@ -31,7 +31,7 @@ fn keep_alive(pcap: &mut Pcap) {
     let mut talk = opened(pcap);
     for request in [
         GET,
-        b"HEAD / HTTP/1.0\r\n\r\n",
+        b"HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
         b"POST http://abs.example/x HTTP/1.1\r\nHost: y\r\nContent-Length: 3\r\n\r\nabc",
     ] {
         talk.request(pcap, request).unwrap();
