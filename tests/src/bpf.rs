@@ -197,8 +197,12 @@ fn by_kind(net: &Value) -> Vec<(String, &Value)> {
         .collect()
 }
 
+/// A listing fails when an object that it has just found is gone before it is asked about: other tests come and go.
+/// So it is tried again.
 fn bpftool(netns: &Netns, words: &[&str]) -> Result<Value> {
-    let text = Launch::new("bpftool").arg("-j").args(words.iter().copied()).in_netns(netns).run()?;
+    const FIRST_TRIES: usize = 4;
+    let ask = || Launch::new("bpftool").arg("-j").args(words.iter().copied()).in_netns(netns).run();
+    let text = std::iter::repeat_with(ask).take(FIRST_TRIES).find(Result::is_ok).unwrap_or_else(ask)?;
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }
