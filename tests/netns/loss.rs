@@ -13,13 +13,14 @@ use mirror_daemon::flow::HashSeed;
 use mirror_daemon::pipeline::{Pipeline, View};
 use mirror_daemon::telemetry::Ledger;
 use mirror_tests::client::Connection;
-use mirror_tests::daemon::Daemon;
+use mirror_tests::daemon::{Daemon, Metrics};
 use mirror_tests::netns::{Lab, Role};
 use mirror_tests::nginx::{Nginx, NginxConfig};
 use mirror_tests::numbered::Numbered;
 use mirror_tests::outlet::Memory;
 use mirror_tests::privilege::root_or_skip;
 use mirror_tests::server::{LogMode, LoggedRequest, TestApp};
+use mirror_tests::wait;
 use mirror_tests::weather::{Forecast, Side, Weather};
 use mirror_tests::wire::body_hash;
 
@@ -87,10 +88,14 @@ impl Mirrored {
     }
 
     fn assert_nothing_was_lost(&self, seen: u64) {
+        // A copy is booked when its answer was read, a moment after it was seen by the shadow.
+        let replayed = |metrics: &Metrics| metrics.sum("mirror_copies_total", &[("outcome", "replayed")]);
+        let is_quiet = || self.daemon.metrics().is_ok_and(|metrics| replayed(&metrics) == seen as f64);
+        let _ = wait::until_true("every copy is booked", ARRIVAL_LIMIT, is_quiet);
         let metrics = self.daemon.metrics().unwrap();
         assert_eq!(metrics.sum("mirror_requests_total", &[("outcome", "matched")]), seen as f64);
         assert_eq!(metrics.sum("mirror_requests_total", &[]), seen as f64);
-        assert_eq!(metrics.sum("mirror_copies_total", &[("outcome", "replayed")]), seen as f64);
+        assert_eq!(replayed(&metrics), seen as f64);
         assert_eq!(metrics.sum("mirror_kernel_lost_bytes_total", &[]), 0.0);
     }
 }
