@@ -129,7 +129,12 @@ fn mirror_requests(stage: &Stage) -> Result<()> {
     ask_production(stage)?;
     let seen = |app: &App| app.seen().map(|lines| (lines.len() >= REQUESTS.len()).then_some(lines));
     let production = wait::until("production logs every request", LIMIT, || seen(&stage.production))?;
-    let shadow = wait::until("the shadow logs every request", LIMIT, || seen(&stage.shadow))?;
+    let mut shadow = wait::until("the shadow logs every request", LIMIT, || seen(&stage.shadow))?;
+    // Copies travel over several connections at once, so that they may overtake each other: side by side they are
+    // put in production's order. The requests of the demonstration all differ.
+    shadow.sort_by_key(|copy| {
+        production.iter().position(|line| line.method == copy.method && line.target == copy.target)
+    });
     println!("\n   {:<50} the shadow's log", "production's log");
     for (left, right) in production.iter().zip(&shadow) {
         println!("   {:<50} {right}", left.to_string());
