@@ -45,7 +45,6 @@ mod tests;
 
 pub use body::{BodyAbort, BodyPiece, BodyReader, BodyWriter, body_channel};
 pub use breaker::BreakerState;
-pub use connect::SHADOW_SOCKET_MARK;
 pub use replayer::{ReplayHandle, Replayer, ShadowStatus};
 pub use tls::{TlsError, check_tls};
 

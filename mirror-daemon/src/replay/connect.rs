@@ -5,6 +5,7 @@ use super::resolve::{Addresses, Resolver};
 use super::tls::{TlsClient, TlsError};
 use crate::config::ShadowConfig;
 use crate::drop_reason::DropReason;
+use mirror_common::SHADOW_SOCKET_MARK;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Once;
@@ -12,8 +13,6 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
-/// `SO_MARK` of every socket to a shadow, so that capture, routing and firewalls can tell them ("mirr").
-pub const SHADOW_SOCKET_MARK: u32 = 0x6d69_7272;
 /// Least time one address gets before the next one is tried, while there is time at all.
 const MIN_ADDRESS_TIME: Duration = Duration::from_millis(250);
 
