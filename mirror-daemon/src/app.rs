@@ -6,6 +6,7 @@ mod offline;
 mod pages;
 mod reload;
 mod shard;
+mod start;
 mod stats;
 mod tap;
 

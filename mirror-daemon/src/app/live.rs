@@ -14,12 +14,11 @@ use super::pages::{self, ReloadBooks, Sources};
 use super::reload::Reloader;
 use super::shard::{Generation, LiveOutlet, Shard};
 use super::stats::ShardStats;
-use super::{Failure, load};
+use super::{Failure, load, start};
 use crate::admin::{AdminServer, Pages};
-use crate::capture::{self, Capture, PointState, Waker};
+use crate::capture::{self, Capture, Waker};
 use crate::config::Config;
 use crate::drain::{Shutdown, Signals};
-use crate::flow::HashSeed;
 use crate::pipeline::{Pipeline, View};
 use crate::reload::ConfigWatch;
 use crate::replay::Replayer;
@@ -220,7 +219,7 @@ fn start_capture(
     }
     let Capture { attacher, readers, control, counters, mut live, verdicts } =
         capture::open(&config.capture).map_err(Failure::usage)?;
-    refuse_missing_points(&attacher)?;
+    start::refuse_missing_points(&attacher)?;
     // Ready means capturing: the programs do nothing until the first beat.
     live.beat().map_err(Failure::usage)?;
     let mut lifecycle_txs = Vec::new();
@@ -233,7 +232,8 @@ fn start_capture(
         engine.stats.push(Arc::clone(&stats));
         let generation = current.load();
         let outlet = LiveOutlet { replay: generation.replay.clone(), verdicts };
-        let pipeline = Pipeline::new(Arc::clone(&generation.view), Arc::clone(ledger), seed()?, outlet);
+        let pipeline =
+            Pipeline::new(Arc::clone(&generation.view), Arc::clone(ledger), start::seed()?, outlet);
         let (waker, current, shard_shutdown) = (reader.waker(), Arc::clone(current), shutdown.clone());
         let shard = Shard { reader, pipeline, current, lifecycle_rx, shutdown: shard_shutdown, stats };
         engine.start(name, waker, shutdown.clone(), move || Ok(shard.run()?))?;
@@ -247,26 +247,4 @@ fn start_capture(
         tracing::info!(point = %pages::point_name(&point.point), state = ?point.state, "capturing");
     }
     Ok((engine, Some(Attached { attacher, counters })))
-}
-
-/// At the start a capture point that can't be attached is a fault of the configuration: nothing stays attached.
-fn refuse_missing_points(attacher: &capture::Attacher) -> Result<(), Failure> {
-    for point in attacher.points() {
-        if let PointState::Failed(why) = point.state {
-            let name = pages::point_name(&point.point);
-            return Err(Failure::usage(anyhow!("{name} can't be captured: {why}")));
-        }
-    }
-    Ok(())
-}
-
-fn seed() -> Result<HashSeed, Failure> {
-    let mut halves = [0_u64; 2];
-    for half in &mut halves {
-        let mut bytes = [0_u8; 8];
-        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-            .map_err(Failure::running)?;
-        *half = u64::from_ne_bytes(bytes);
-    }
-    Ok(HashSeed(halves))
 }

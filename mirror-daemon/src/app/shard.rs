@@ -1,6 +1,7 @@
 //! One capture thread: looks at its ring, runs the pipeline, hands over what it made.
 
-use crate::app::stats::ShardStats;
+use super::start::RECORDS_PER_LOOK;
+use super::stats::ShardStats;
 use crate::capture::{self, CaptureError, Drained, RingReader, VerdictWriter};
 use crate::config::ShadowId;
 use crate::drain::{Phase, Shutdown};
@@ -11,9 +12,6 @@ use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-
-/// Most records of one look at the ring, so that time-outs, hand-over and signs of life are never far apart.
-const RECORDS_PER_LOOK: usize = 4096;
 
 /// One generation of what a reload changes: rules, and the way to the shadows that they speak of. They are
 /// taken up together, for a [`ShadowId`] means nothing to the handle of another generation.

@@ -1,16 +1,17 @@
 //! `tap`: prints the requests seen, and sends nothing.
 
-use super::Failure;
+use super::start::RECORDS_PER_LOOK;
+use super::{Failure, start};
 use crate::capture::pcap::PcapSource;
-use crate::capture::{self, Capture, PointState};
+use crate::capture::{self, Capture};
 use crate::cli::TapArgs;
 use crate::config::{CaptureConfig, CapturePoint, Leg};
 use crate::drain::{Phase, Shutdown, Signals};
-use crate::flow::{Answers, FlowEvent, FlowKey, FlowTable, HashSeed, Segment, Timestamp};
+use crate::flow::{Answers, FlowEvent, FlowKey, FlowTable, Segment, Timestamp};
 use crate::http::{HttpEvent, HttpFlow, HttpOptions};
 use crate::rule;
 use crate::tap::{TapBook, TapFormat, TapWriter};
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use std::io::{self, StdoutLock};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,7 +19,6 @@ use tokio::sync::mpsc;
 
 /// How long an idle tap sleeps before it looks whether it is to end, or says again that it lives.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
-const RECORDS_PER_LOOK: usize = 4096;
 
 /// Runs until the file's end, the wanted count, a signal, or a reader that has gone.
 pub(super) fn run(args: &TapArgs) -> Result<(), Failure> {
@@ -48,14 +48,7 @@ fn run_live(args: &TapArgs, tap: &mut Tap) -> Result<(), Failure> {
     obey_signals(shutdown.clone())?;
     let Capture { attacher, mut readers, control, mut live, .. } =
         capture::open(&capture_config(args)).map_err(Failure::usage)?;
-    for point in attacher.points() {
-        if let PointState::Failed(why) = point.state {
-            return Err(Failure::usage(anyhow!(
-                "{} can't be captured: {why}",
-                super::pages::point_name(&point.point)
-            )));
-        }
-    }
+    start::refuse_missing_points(&attacher)?;
     drop(control);
     tap.clock_offset_ns = unix_now_ns().saturating_sub(capture::now().0);
     while shutdown.phase() == Phase::Running && !tap.is_done() {
@@ -131,12 +124,7 @@ impl Tap {
             left: args.count.unwrap_or(u64::MAX),
             failed: None,
         };
-        let mut seed = [0_u8; 16];
-        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
-            .map_err(Failure::running)?;
-        let seed = u128::from_ne_bytes(seed);
-        #[expect(clippy::cast_possible_truncation, reason = "both halves of a random number")]
-        let seed = HashSeed([seed as u64, (seed >> 64) as u64]);
+        let seed = start::seed()?;
         let limits = CaptureConfig::default().limits;
         Ok(Self { flows: FlowTable::new(limits, Answers::Glimpsed, seed), printer, clock_offset_ns: 0 })
     }
