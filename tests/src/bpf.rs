@@ -8,13 +8,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Map, MapData, PerCpuArray};
-use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
+use aya::maps::{Map, MapData, PerCpuArray, loaded_maps};
+use aya::programs::{SchedClassifier, TcAttachType, loaded_links, loaded_programs};
 use mirror_common::KernelCounters;
 use serde_json::Value;
 
 use crate::netns::Netns;
 use crate::process::Launch;
+use crate::wait;
 
 /// Programs and links that a process has open, by their ids in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,20 +116,21 @@ pub fn kernel_counters(held: &HeldObjects) -> Result<KernelCounters> {
 }
 
 /// What of `held` the kernel still has. The kernel frees with a delay: ask until it is empty.
-///
-/// # Errors
-/// When bpftool fails.
-pub fn still_loaded(held: &HeldObjects) -> Result<HeldObjects> {
-    let kept = |kind: &str, ids: &BTreeSet<u64>| -> Result<BTreeSet<u64>> {
-        let listed = bpftool(&Netns::own(), &[kind, "show"])?;
-        let loaded = listed.as_array().into_iter().flatten().filter_map(|object| object["id"].as_u64());
-        Ok(loaded.filter(|id| ids.contains(id)).collect())
-    };
-    Ok(HeldObjects {
-        programs: kept("prog", &held.programs)?,
-        links: kept("link", &held.links)?,
-        maps: kept("map", &held.maps)?,
-    })
+#[must_use]
+pub fn still_loaded(held: &HeldObjects) -> HeldObjects {
+    // What goes between being listed and being asked about is an error in these listings: it is not there any more.
+    let programs = loaded_programs().flatten().map(|program| program.id());
+    let links = loaded_links().flatten().map(|link| link.id());
+    let maps = loaded_maps().flatten().map(|map| map.id());
+    HeldObjects {
+        programs: kept(&held.programs, programs),
+        links: kept(&held.links, links),
+        maps: kept(&held.maps, maps),
+    }
+}
+
+fn kept(held: &BTreeSet<u64>, loaded: impl Iterator<Item = u32>) -> BTreeSet<u64> {
+    loaded.map(u64::from).filter(|id| held.contains(id)).collect()
 }
 
 impl HeldObjects {
@@ -198,11 +200,16 @@ fn by_kind(net: &Value) -> Vec<(String, &Value)> {
 }
 
 /// A listing fails when an object that it has just found is gone before it is asked about: other tests come and go.
-/// So it is tried again.
+/// So it is tried again for a while.
 fn bpftool(netns: &Netns, words: &[&str]) -> Result<Value> {
-    const FIRST_TRIES: usize = 4;
-    let ask = || Launch::new("bpftool").arg("-j").args(words.iter().copied()).in_netns(netns).run();
-    let text = std::iter::repeat_with(ask).take(FIRST_TRIES).find(Result::is_ok).unwrap_or_else(ask)?;
+    const LIMIT: Duration = Duration::from_secs(10);
+    let mut last_failure = None;
+    let ask = || {
+        let listed = Launch::new("bpftool").arg("-j").args(words.iter().copied()).in_netns(netns).run();
+        Ok(listed.map_err(|failure| last_failure = Some(failure)).ok())
+    };
+    let listed = wait::until("bpftool lists what there is", LIMIT, ask);
+    let text = listed.with_context(|| format!("bpftool {}: {last_failure:?}", words.join(" ")))?;
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }

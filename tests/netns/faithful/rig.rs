@@ -136,9 +136,9 @@ impl Watch {
     #[track_caller]
     pub(super) fn end_under_load(mut self) {
         self.daemon.stop(LIMIT).unwrap();
-        let gone = || bpf::still_loaded(&self.held).unwrap().is_empty();
+        let gone = || bpf::still_loaded(&self.held).is_empty();
         if wait::until_true("the kernel frees what the daemon held", LIMIT, gone).is_err() {
-            panic!("still loaded: {:?}", bpf::still_loaded(&self.held).unwrap());
+            panic!("still loaded: {:?}", bpf::still_loaded(&self.held));
         }
         for place in &self.places {
             assert_eq!(bpf::attached_in(place).unwrap(), Vec::<String>::new(), "in {:?}", place.path());

@@ -53,7 +53,7 @@ impl Both {
     }
 
     fn assert_nothing_is_left(&self, held: &bpf::HeldObjects) {
-        let freed = || bpf::still_loaded(held).unwrap().is_empty();
+        let freed = || bpf::still_loaded(held).is_empty();
         let waited = wait::until_true("the kernel frees everything", FREE_LIMIT, freed);
         waited.unwrap_or_else(|failure| panic!("{failure:#}: {:?}", bpf::still_loaded(held)));
         assert_eq!((self.on_interface(), self.on_cgroup()), (vec![], vec![]));
@@ -116,7 +116,7 @@ fn filter_of_a_killed_daemon_does_nothing_within_two_seconds_and_goes_at_the_nex
     assert!(idle, "{grown:?}");
     let mut next = stage.daemon_with(&wish);
     assert_eq!(attached().len(), with_one, "the old filters were swept");
-    let freed = || bpf::still_loaded(&held).unwrap().is_empty();
+    let freed = || bpf::still_loaded(&held).is_empty();
     wait::until_true("the kernel frees the old programs", FREE_LIMIT, freed).unwrap();
     wait_until_mirrored(&stage, 100);
     next.stop(Duration::from_secs(20)).unwrap();

@@ -173,7 +173,7 @@ fn kill_daemon(stage: &Stage, daemon: &mut Daemon) -> Result<()> {
         );
         return ask_production(stage);
     }
-    let freed = || Ok(bpf::still_loaded(&held)?.is_empty().then_some(()));
+    let freed = || Ok(bpf::still_loaded(&held).is_empty().then_some(()));
     wait::until("the kernel frees the programs", LIMIT, freed)?;
     println!("   after: no program attached, none loaded");
     Ok(())
