@@ -8,9 +8,10 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use mirror_daemon::config::{
     BreakerConfig, Endpoint, EndpointHost, HostRewrite, Redaction, RewriteConfig, ShadowConfig, ShadowId,
+    ShadowProtocol,
 };
 use mirror_daemon::replay::{Replayer, ShadowBody, ShadowRequest};
-use mirror_daemon::rewrite::{Framing, MethodTraits, ShadowHead};
+use mirror_daemon::rewrite::{Framing, HeadForm, MethodTraits, ShadowHead};
 use mirror_daemon::telemetry::ShadowLedger;
 use rustix::time::{ClockId, clock_gettime};
 use std::net::SocketAddr;
@@ -97,9 +98,9 @@ fn request(body_bytes: usize) -> ShadowRequest {
     let wire =
         format!("{method} /some/path?q=1 HTTP/1.1\r\nHost: example.test-shadow\r\n{fields}{length}\r\n");
     let method = MethodTraits { is_safe: body_bytes == 0, is_head: false };
-    let head = ShadowHead { wire: wire.into(), framing, method };
+    let head = ShadowHead { wire: wire.into(), form: HeadForm::Http1, framing, method };
     let body = ShadowBody::Buffered { bytes: vec![b'x'; body_bytes].into(), trailers: Bytes::new() };
-    ShadowRequest { head, body }
+    ShadowRequest { head, body, original: None }
 }
 
 fn config(address: SocketAddr) -> ShadowConfig {
@@ -107,6 +108,7 @@ fn config(address: SocketAddr) -> ShadowConfig {
         name: "bench".to_owned(),
         endpoint: Endpoint { host: EndpointHost::Ip(address.ip()), port: address.port() },
         tls: None,
+        protocol: ShadowProtocol::Same,
         max_in_flight: 256,
         max_connections: 64,
         queue_items: 4096,
@@ -121,6 +123,7 @@ fn config(address: SocketAddr) -> ShadowConfig {
         rewrite: RewriteConfig {
             host: HostRewrite::Keep,
             own_authority: String::new(),
+            own_scheme: "http",
             edits: Vec::new(),
             redact: Redaction::default(),
         },

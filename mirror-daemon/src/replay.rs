@@ -26,6 +26,7 @@
 
 mod body;
 mod breaker;
+mod cancel;
 mod connect;
 mod connection;
 mod exchange;
@@ -45,6 +46,7 @@ mod tests;
 
 pub use body::{BodyAbort, BodyPiece, BodyReader, BodyWriter, body_channel};
 pub use breaker::BreakerState;
+pub use cancel::{Canceller, Original, original};
 pub use replayer::{ReplayHandle, Replayer, ShadowStatus};
 pub use tls::{TlsError, check_tls};
 
@@ -58,6 +60,9 @@ pub struct ShadowRequest {
     pub head: ShadowHead,
     /// Its body.
     pub body: ShadowBody,
+    /// Tells when the original is cancelled although the request itself was whole, as the client wants no more
+    /// of its answer (HTTP/2, streaming calls).
+    pub original: Option<Original>,
 }
 
 /// The body of a shadow request, transfer coding removed.

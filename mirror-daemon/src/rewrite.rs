@@ -27,11 +27,23 @@ use wire::Wire;
 /// What the loop mark header says.
 pub const LOOP_MARK_VALUE: &str = "mirror-daemon";
 
+/// The version of HTTP that a shadow's head is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadForm {
+    /// HTTP/1.1: from the request line to the blank line, ready for the wire.
+    Http1,
+    /// HTTP/2: one line for each field, `name: value` and CRLF, names in lower case. First `:method`, `:scheme`,
+    /// `:authority` (unless there is none) and `:path`, in this order; no blank line at the end.
+    Http2,
+}
+
 /// The head of a shadow request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShadowHead {
-    /// HTTP/1.1 request line to blank line, ready for the wire.
+    /// The head, as `form` says.
     pub wire: Bytes,
+    /// In which form.
+    pub form: HeadForm,
     /// How the body that follows is framed: what `wire` says of it.
     pub framing: Framing,
     /// What the replayer has to know of the method.
@@ -96,7 +108,9 @@ pub fn shadow_head(head: &RequestHead<'_>, rewrite: &RewriteConfig, loop_mark: &
     wire.put_field(loop_mark.as_bytes(), LOOP_MARK_VALUE.as_bytes());
     wire.put(b"\r\n");
 
-    let shadow = ShadowHead { wire: wire.freeze(), framing: framing(head.body), method: traits(head.method) };
+    let form = HeadForm::Http1;
+    let shadow =
+        ShadowHead { wire: wire.freeze(), form, framing: framing(head.body), method: traits(head.method) };
     Rewritten { head: shadow, host: host_in_fields.unwrap_or(host) }
 }
 

@@ -158,6 +158,8 @@ pub struct ShadowConfig {
     pub endpoint: Endpoint,
     /// TLS to it; `None` for `http://`.
     pub tls: Option<TlsConfig>,
+    /// The version of HTTP it is spoken to in.
+    pub protocol: ShadowProtocol,
     /// Requests written and not yet answered, at most.
     pub max_in_flight: u32,
     /// Open connections, at most.
@@ -182,6 +184,18 @@ pub struct ShadowConfig {
     pub breaker: BreakerConfig,
     /// How requests are changed on the way.
     pub rewrite: RewriteConfig,
+}
+
+/// The version of HTTP that a shadow is spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShadowProtocol {
+    /// That of the captured request.
+    #[default]
+    Same,
+    /// HTTP/1.1, whatever was captured.
+    Http1,
+    /// HTTP/2, whatever was captured: by prior knowledge, over TLS by ALPN.
+    Http2,
 }
 
 /// Host and port of a shadow, as in its URL.
@@ -229,6 +243,8 @@ pub struct RewriteConfig {
     pub host: HostRewrite,
     /// The shadow's own authority, for requests that have none to suffix.
     pub own_authority: String,
+    /// The scheme of the shadow's URL, `http` or `https`: `:scheme` of requests that were captured without one.
+    pub own_scheme: &'static str,
     /// Header edits, in order.
     pub edits: Vec<HeaderEdit>,
     /// What must not leave the node.

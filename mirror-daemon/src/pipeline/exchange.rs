@@ -179,7 +179,7 @@ impl Exchange {
             match std::mem::replace(&mut copy.state, CopyState::Lost) {
                 CopyState::Waiting { head, trailers } => {
                     let body = ShadowBody::Buffered { bytes: body.clone(), trailers };
-                    copy.offer(ShadowRequest { head, body }, view, outlet);
+                    copy.offer(ShadowRequest { head, body, original: None }, view, outlet);
                 }
                 CopyState::Streaming { writer, trailers } => writer.finish(trailers),
                 CopyState::Refused(_) | CopyState::Lost => {}
@@ -243,7 +243,7 @@ impl Copy {
             return;
         }
         self.state = CopyState::Streaming { writer, trailers };
-        self.offer(ShadowRequest { head, body: ShadowBody::Streaming(reader) }, view, outlet);
+        self.offer(ShadowRequest { head, body: ShadowBody::Streaming(reader), original: None }, view, outlet);
     }
 
     /// Hands the copy over; from here on the replayer closes its entry.

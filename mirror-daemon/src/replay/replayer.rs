@@ -234,6 +234,7 @@ fn is_same_to_replay(a: &ShadowConfig, b: &ShadowConfig) -> bool {
         name,
         endpoint,
         tls,
+        protocol,
         max_in_flight,
         max_connections,
         queue_items,
@@ -250,6 +251,7 @@ fn is_same_to_replay(a: &ShadowConfig, b: &ShadowConfig) -> bool {
     *name == b.name
         && *endpoint == b.endpoint
         && *tls == b.tls
+        && *protocol == b.protocol
         && *max_in_flight == b.max_in_flight
         && *max_connections == b.max_connections
         && *queue_items == b.queue_items

@@ -9,6 +9,7 @@ fn config() -> RewriteConfig {
     RewriteConfig {
         host: HostRewrite::Suffix("-shadow".into()),
         own_authority: "own.example:8000".into(),
+        own_scheme: "http",
         edits: vec![],
         redact: Redaction::default(),
     }

@@ -14,14 +14,14 @@ const MAX_REDACTED: usize = 64;
 /// `None` only after a fault was noted.
 pub(super) fn rewrite(
     section: &Section<'_>,
-    own_authority: String,
+    (own_authority, own_scheme): (String, &'static str),
     loop_mark: &str,
 ) -> Option<RewriteConfig> {
     let suffix = section.node("suffix");
     let host = host(section.node("host"), suffix);
     let edits = section.or("headers", vec![], |node| edits(node, loop_mark));
     let redact = redact(section.section("redact"), loop_mark);
-    Some(RewriteConfig { host: host?, own_authority, edits, redact })
+    Some(RewriteConfig { host: host?, own_authority, own_scheme, edits, redact })
 }
 
 /// `"suffix"`, `"keep"` or `{ literal = "x.example:8443" }`.

@@ -2,7 +2,9 @@
 
 use super::rewrite;
 use crate::config::read::{Node, Section};
-use crate::config::types::{BreakerConfig, Endpoint, EndpointHost, ShadowConfig, ShadowId, TlsConfig};
+use crate::config::types::{
+    BreakerConfig, Endpoint, EndpointHost, ShadowConfig, ShadowId, ShadowProtocol, TlsConfig,
+};
 use crate::rule::Authority;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -72,8 +74,9 @@ pub(super) fn shadow(section: Section<'_>, loop_mark: &str) -> Option<ShadowConf
     let max_rps = section.node("max_rps").and_then(requests_per_second);
     let breaker = breaker(section.section("breaker"));
     let tls = tls(&section, url.as_ref());
-    let own_authority = url.as_ref().map(|url| url.authority.clone()).unwrap_or_default();
-    let rewrite = rewrite::rewrite(&section, own_authority, loop_mark);
+    let protocol = section.or("protocol", ShadowProtocol::Same, protocol);
+    let own = url.as_ref().map(|url| (url.authority.clone(), url.scheme())).unwrap_or_default();
+    let rewrite = rewrite::rewrite(&section, own, loop_mark);
     if buffer_body_bytes > queue_bytes {
         section.fault("buffer_body is larger than queue_bytes, so that large bodies would never fit; lower the one or raise the other");
     }
@@ -82,6 +85,7 @@ pub(super) fn shadow(section: Section<'_>, loop_mark: &str) -> Option<ShadowConf
         name: name?,
         endpoint: url?.endpoint,
         tls,
+        protocol,
         max_in_flight,
         max_connections,
         queue_items,
@@ -95,6 +99,21 @@ pub(super) fn shadow(section: Section<'_>, loop_mark: &str) -> Option<ShadowConf
         breaker,
         rewrite: rewrite?,
     })
+}
+
+fn protocol(node: Node<'_>) -> Option<ShadowProtocol> {
+    match node.as_text() {
+        Some("same") => Some(ShadowProtocol::Same),
+        Some("http1") => Some(ShadowProtocol::Http1),
+        Some("http2") => Some(ShadowProtocol::Http2),
+        _ => {
+            node.fault(format!(
+                "{} is no protocol; allowed are \"same\", \"http1\" and \"http2\"",
+                node.found()
+            ));
+            None
+        }
+    }
 }
 
 fn name(node: Node<'_>) -> Option<String> {
@@ -118,6 +137,12 @@ struct ShadowUrl {
     endpoint: Endpoint,
     /// Host, and port where it is not the scheme's own.
     authority: String,
+}
+
+impl ShadowUrl {
+    const fn scheme(&self) -> &'static str {
+        if self.is_https { "https" } else { "http" }
+    }
 }
 
 fn shadow_url(node: Node<'_>) -> Option<ShadowUrl> {

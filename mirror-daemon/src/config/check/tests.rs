@@ -149,6 +149,7 @@ fn check_every_shadow_key(shadow: &ShadowConfig) {
     let rewrite = RewriteConfig {
         host: HostRewrite::Literal(owned("x.example:8443")),
         own_authority: owned("[2001:db8::1]:8443"),
+        own_scheme: "https",
         edits: vec![
             HeaderEdit::Set { name: owned("X-A"), value: owned("1") },
             HeaderEdit::Append { name: owned("X-B"), value: String::new() },

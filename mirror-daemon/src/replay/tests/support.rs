@@ -2,10 +2,11 @@
 
 use crate::config::{
     BreakerConfig, Endpoint, EndpointHost, HostRewrite, Redaction, RewriteConfig, ShadowConfig, ShadowId,
+    ShadowProtocol,
 };
 use crate::replay::resolve::Resolver;
 use crate::replay::{ReplayHandle, Replayer, ShadowBody, ShadowRequest, ShadowStatus};
-use crate::rewrite::{Framing, MethodTraits, ShadowHead};
+use crate::rewrite::{Framing, HeadForm, MethodTraits, ShadowHead};
 use crate::telemetry::ShadowLedger;
 use bytes::Bytes;
 use std::future::Future;
@@ -27,6 +28,7 @@ pub(super) fn config(address: SocketAddr) -> ShadowConfig {
         name: "test".to_owned(),
         endpoint: Endpoint { host: EndpointHost::Ip(address.ip()), port: address.port() },
         tls: None,
+        protocol: ShadowProtocol::Same,
         max_in_flight: 64,
         max_connections: 64,
         queue_items: 10_000,
@@ -41,6 +43,7 @@ pub(super) fn config(address: SocketAddr) -> ShadowConfig {
         rewrite: RewriteConfig {
             host: HostRewrite::Keep,
             own_authority: "test".to_owned(),
+            own_scheme: "http",
             edits: Vec::new(),
             redact: Redaction::default(),
         },
@@ -109,7 +112,8 @@ pub(super) fn request(method: &str, framing: Framing, fields: &str, body: Shadow
     let wire = format!("{method} /path HTTP/1.1\r\nHost: test-shadow\r\n{fields}\r\n");
     let is_safe = matches!(method, "GET" | "HEAD");
     let method = MethodTraits { is_safe, is_head: method == "HEAD" };
-    ShadowRequest { head: ShadowHead { wire: wire.into(), framing, method }, body }
+    let head = ShadowHead { wire: wire.into(), form: HeadForm::Http1, framing, method };
+    ShadowRequest { head, body, original: None }
 }
 
 pub(super) fn buffered(bytes: &[u8], trailers: &'static str) -> ShadowBody {
