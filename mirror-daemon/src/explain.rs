@@ -2,7 +2,7 @@
 
 use crate::config::{CapturePoint, Config, Leg, ShadowConfig, ShadowId, is_token};
 use crate::http::{BodyLength, Field, RequestHead, RequestNumber, Version, message::split_absolute};
-use crate::rewrite::shadow_head;
+use crate::rewrite::{HeadForm, shadow_head};
 use crate::rule::{self, Considered, KeyUsed, MirrorChoice, Outcome, SampleBy, Sender, is_mirrored};
 use serde::Serialize;
 use std::fmt;
@@ -208,7 +208,8 @@ fn explain_mirror(
         KeyUsed::RequestId => format!("{}, here the request id header", choice.by),
         KeyUsed::Connection => format!("{}, here the connection and the request's number in it", choice.by),
     };
-    let wire = shadow_head(head, &shadow.rewrite, &config.loop_mark).head.wire;
+    let form = HeadForm::of(shadow.protocol, head.version);
+    let wire = shadow_head(head, &shadow.rewrite, &config.loop_mark, form).head.wire;
     let head = String::from_utf8_lossy(&wire).into_owned();
     Some(ExplainedMirror {
         shadow: shadow.name.clone(),
@@ -221,9 +222,11 @@ fn explain_mirror(
     })
 }
 
+/// The first of `:authority` and Host.
 fn host_line(head: &str) -> String {
-    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
-    let host = fields.find(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let is_host = |name: &str| name.eq_ignore_ascii_case("host") || name == ":authority";
+    let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+    let host = fields.find(|(name, _)| is_host(name));
     host.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
 }
 
