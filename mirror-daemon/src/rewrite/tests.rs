@@ -5,6 +5,9 @@ use crate::config::{HostRewrite, Redaction};
 use crate::http::{BodyLength, Version};
 use proptest::prelude::*;
 
+mod properties;
+mod translation;
+
 fn config() -> RewriteConfig {
     RewriteConfig {
         host: HostRewrite::Suffix("-shadow".into()),
