@@ -85,7 +85,8 @@ impl Sample {
             (true, true) => true,
             (true, false) => authority.is_none(),
         };
-        if !is_to_http2 && !(host_stays && first_host.is_some()) {
+        let is_in_place = host_stays && first_host.is_some();
+        if !is_to_http2 && !is_in_place {
             push("host", &said);
         }
         let mut seen: Vec<String> = vec![];
