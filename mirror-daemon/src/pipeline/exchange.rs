@@ -5,7 +5,7 @@ use crate::config::{ShadowConfig, ShadowId};
 use crate::drop_reason::DropReason;
 use crate::http::{BodyLength, Field, RequestNumber};
 use crate::replay::{BodyWriter, Canceller, Original, ShadowBody, ShadowRequest, body_channel, original};
-use crate::rewrite::{self, ShadowHead};
+use crate::rewrite::{self, HeadForm, ShadowHead};
 use crate::telemetry::ShadowLedger;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
@@ -58,6 +58,8 @@ pub(super) struct Copy {
     /// The configuration that `id` belongs to.
     pub(super) generation: u64,
     pub(super) shadow: Arc<ShadowConfig>,
+    /// The form of its head and trailers.
+    pub(super) form: HeadForm,
     pub(super) books: Arc<ShadowLedger>,
     pub(super) state: CopyState,
 }
@@ -178,7 +180,7 @@ impl Exchange {
             if let CopyState::Waiting { trailers, .. } | CopyState::Streaming { trailers, .. } =
                 &mut copy.state
             {
-                *trailers = rewrite::shadow_trailers(fields, &copy.shadow.rewrite);
+                *trailers = rewrite::shadow_trailers(fields, &copy.shadow.rewrite, copy.form);
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::drop_reason::DropReason;
 use crate::flow::{CloseCause, FlowEvent, FlowKey, Timestamp};
 use crate::http::h2::{H2Counters, H2Options, Synchronisation};
 use crate::http::{BodyLength, HttpEvent, HttpFlow, HttpOptions, RequestHead, RequestNumber};
-use crate::rewrite::{self, HostSource};
+use crate::rewrite::{self, HeadForm, HostSource};
 use crate::rule::{self, Decision, Sender};
 use crate::telemetry::{Ledger, ShadowLedger};
 use bytes::Bytes;
@@ -285,12 +285,13 @@ impl<O: Outlet> Requests<O> {
                 continue;
             }
             let (shadow, books) = (Arc::clone(shadow), Arc::clone(books));
-            let rewritten = rewrite::shadow_head(head, &shadow.rewrite, &view.config.loop_mark);
+            let form = HeadForm::of(shadow.protocol, head.version);
+            let rewritten = rewrite::shadow_head(head, &shadow.rewrite, &view.config.loop_mark, form);
             if rewritten.host == HostSource::OwnAuthority {
                 self.counters.without_host = self.counters.without_host.saturating_add(1);
             }
             let state = CopyState::Waiting { head: rewritten.head, trailers: Bytes::new() };
-            copies.push(Copy { id, generation: view.generation, shadow, books, state });
+            copies.push(Copy { id, generation: view.generation, shadow, form, books, state });
         }
         (Entry::Matched, copies, sampled_out)
     }
