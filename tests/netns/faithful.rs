@@ -14,6 +14,7 @@ mod reloading;
 mod rig;
 mod rules;
 mod selection;
+mod sharding;
 mod tls;
 mod upgrades;
 mod upstream_leg;
