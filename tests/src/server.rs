@@ -164,8 +164,7 @@ impl Shared {
     }
 
     fn close(&self, number: u64) {
-        if let Some(stream) =
-            self.connections.lock().unwrap_or_else(PoisonError::into_inner).remove(&number)
+        if let Some(stream) = self.connections.lock().unwrap_or_else(PoisonError::into_inner).remove(&number)
         {
             drop(stream.shutdown(Shutdown::Both));
         }
