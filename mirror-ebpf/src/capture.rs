@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use mirror_common::{
     ANY_POINT, ExcludedKey, FlowKey, FlowVerdict, HEARTBEAT_STALE_NS, KernelCounter, KernelSettings, LegCode,
-    Live, LossReason, MAX_PIECE_BYTES, MAX_PORTS, MAX_SHARDS, PointFlags, PointSettings, RecordDirection,
-    RecordFlags, RecordHeader, SHADOW_SOCKET_MARK, SHED_LEVELS, VerdictCode,
+    Live, LossReason, MAX_PIECE_BYTES, MAX_PORTS, PointFlags, PointSettings, RecordDirection, RecordFlags,
+    RecordHeader, SHADOW_SOCKET_MARK, VerdictCode,
 };
 
 /// Which of a capture point's two hooks a packet came by.
@@ -58,10 +58,10 @@ fn try_capture(skb: *mut __sk_buff, point: u32, side: u32, books: Books) -> Resu
     if opens {
         let _ = maps::VERDICTS.remove(&header.flow);
     }
-    let hash = flow_hash(&header.flow);
-    header.shard = shard(hash, settings.shards) as u16;
+    let hash = header.flow.hash();
+    header.shard = hash.shard(settings.shards) as u16;
     let to = Emission { skb, payload_offset: tcp.payload_offset, settings, books };
-    if (hash >> 32) as u32 % SHED_LEVELS < live.shed_level {
+    if hash.shed_step() < live.shed_level {
         books.add(KernelCounter::ShedSegments, 1);
         if tcp.payload_bytes != 0 {
             emit::lost(&to, &header, tcp.payload_bytes, LossReason::Shed);
@@ -225,7 +225,8 @@ fn wanted_bytes(
             let _ = maps::VERDICTS.remove(&header.flow);
         }
     }
-    if is_request {
+    let copies_answers = verdict.is_some_and(|verdict| verdict.code == VerdictCode::CopyAnswers as u32);
+    if is_request || copies_answers {
         return Ok(bytes);
     }
     let wanted = bytes.min(settings.answer_snap_bytes).min(MAX_PIECE_BYTES);
@@ -243,27 +244,6 @@ fn selection_flags(flow: &FlowKey) -> u16 {
     } else {
         RecordFlags::SELECTION_IN_USE
     }
-}
-
-/// The same for both directions, for the key is oriented by gateway and remote.
-#[inline(always)]
-fn flow_hash(flow: &FlowKey) -> u64 {
-    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-    // SAFETY: a `FlowKey` is ten plain words without padding, aligned to 4 bytes.
-    let words = unsafe { &*core::ptr::from_ref(flow).cast::<[u32; 10]>() };
-    let mut hash = 0_u64;
-    let mut index = 0;
-    while index < words.len() {
-        hash = (hash ^ words[index] as u64).wrapping_mul(MULTIPLIER);
-        hash ^= hash >> 29;
-        index += 1;
-    }
-    hash
-}
-
-#[inline(always)]
-fn shard(hash: u64, shards: u32) -> u32 {
-    (hash as u32).checked_rem(shards.min(MAX_SHARDS as u32)).unwrap_or(0)
 }
 
 /// `addr` is in network byte order, and so is the result.
