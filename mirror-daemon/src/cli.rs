@@ -94,6 +94,9 @@ Examples:
   Those of one cgroup, on the connections that the gateway opens to its backends on port 3000:
     mirror-daemon tap --cgroup /sys/fs/cgroup/system.slice/nginx.service --ports 3000 --leg upstream
 
+  gRPC calls as they start, and their messages when they end:
+    mirror-daemon tap --interface eth0 --ports 50051 --live
+
   Errors in a capture file, by jq:
     mirror-daemon tap --pcap traffic.pcap --ports 8080 --json | jq 'select(.outcome == \"dropped\")'
 
@@ -230,6 +233,9 @@ pub struct TapArgs {
     /// Show header fields too (they may hold secrets)
     #[arg(long)]
     pub headers: bool,
+    /// Show each request when it starts, too: streams may last for hours
+    #[arg(long)]
+    pub live: bool,
 }
 
 /// [`Leg`] on the command line.
