@@ -74,6 +74,10 @@ Examples:
     mirror-daemon explain --config mirror.toml --method POST --url http://shop.example/cart \\
         -H 'Cookie: session=abc' -H 'X-Canary: yes' --client-ip 203.0.113.9
 
+  A gRPC call, as the shadow would get it in the version of HTTP that it is spoken to in:
+    mirror-daemon explain --config mirror.toml --http2 --method POST \\
+        --url http://shop.example/shop.Cart/Add -H 'Content-Type: application/grpc' -H 'TE: trailers'
+
 Nothing is sent. Exit codes:
   0  it was explained, whether or not a rule matches
   2  the command line or the configuration is wrong
@@ -175,6 +179,9 @@ pub struct ExplainArgs {
     /// A header field of the request; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_field)]
     pub headers: Vec<HeaderArg>,
+    /// The request comes in HTTP/2, not in HTTP/1.1
+    #[arg(long)]
+    pub http2: bool,
     /// Address of the client, for sampling by client_ip
     #[arg(long, value_name = "IP")]
     pub client_ip: Option<IpAddr>,

@@ -228,7 +228,8 @@ fn wanted_bytes(
             let _ = maps::VERDICTS.remove(&header.flow);
         }
     }
-    if is_request {
+    let copies_answers = verdict.is_some_and(|verdict| verdict.code == VerdictCode::CopyAnswers as u32);
+    if is_request || copies_answers {
         return Ok(bytes);
     }
     let wanted = bytes.min(settings.answer_snap_bytes).min(MAX_PIECE_BYTES);

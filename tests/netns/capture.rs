@@ -28,6 +28,7 @@ pub(crate) fn config(points: Vec<CapturePoint>) -> CaptureConfig {
         ring_bytes: 16 << 20,
         shards: 1,
         answer_snap_bytes: 16_384,
+        tolerate_unknown_fields: false,
         tick: Duration::from_millis(1),
         proxy_protocol: false,
         exclude: Vec::new(),

@@ -11,7 +11,7 @@ mod joining;
 mod proxied;
 mod refusals;
 mod reloading;
-mod rig;
+pub(crate) mod rig;
 mod rules;
 mod selection;
 mod sharding;

@@ -16,6 +16,7 @@ mod changes;
 mod complete;
 mod faithful;
 mod harmless;
+mod http2;
 mod lab;
 mod loss;
 mod oracle;

@@ -70,6 +70,12 @@ impl Sources {
                 ("passed_over_unsupported_protocol", reading.pipeline.passed_over_unsupported_protocol),
                 ("requests_without_host", reading.pipeline.without_host),
             ]);
+            snapshot.http2.extend(reading.http2.labelled());
+            snapshot.http2_connections.extend([
+                ("searching", reading.pipeline.http2_searching),
+                ("unproven", reading.pipeline.http2_unproven),
+                ("synchronised", reading.pipeline.http2_synchronised),
+            ]);
             snapshot.flows_open = snapshot.flows_open.saturating_add(reading.flows_open as u64);
             snapshot.flow_buffered_bytes =
                 snapshot.flow_buffered_bytes.saturating_add(reading.held_bytes as u64);

@@ -175,7 +175,9 @@ impl Printer {
         at_unix_ns: u64,
     ) {
         let Connection { http, book, client } = connection;
-        let http = http.get_or_insert_with(|| HttpFlow::new(HttpOptions { proxy_protocol: true }));
+        let http = http.get_or_insert_with(|| {
+            HttpFlow::new(HttpOptions { proxy_protocol: true, ..HttpOptions::default() })
+        });
         let book = book.get_or_insert_with(|| TapBook::new(self.with_headers));
         http.handle_event(event, &mut |event| {
             if let HttpEvent::Client { ip } = &event {

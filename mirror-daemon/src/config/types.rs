@@ -94,6 +94,8 @@ pub struct CaptureConfig {
     pub shards: u32,
     /// How many bytes of each answer segment are copied.
     pub answer_snap_bytes: u32,
+    /// HTTP/2: mirror a request although ordinary fields of it are unknown (joined late); they are left out.
+    pub tolerate_unknown_fields: bool,
     /// How long a busy reader sleeps between two looks at its ring; up to four times as long where little comes.
     pub tick: Duration,
     /// Read PROXY protocol v1/v2 at the start of downstream connections.
@@ -116,6 +118,7 @@ impl Default for CaptureConfig {
             ring_bytes: 16 * 1024 * 1024,
             shards: 1,
             answer_snap_bytes: 256,
+            tolerate_unknown_fields: false,
             tick: Duration::from_millis(4),
             proxy_protocol: false,
             exclude: Vec::new(),

@@ -29,6 +29,8 @@ impl Outlet for Nowhere {
     }
     fn ignore(&mut self, _flow: &FlowKey) {}
     fn pass_over(&mut self, _flow: &FlowKey, _up_to: SeqNumber) {}
+
+    fn copy_answers(&mut self, _flow: &FlowKey, _whole: bool) {}
 }
 
 /// Each of many connections sends `bytes` and nothing more; the books at their end.

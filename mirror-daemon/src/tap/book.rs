@@ -74,7 +74,10 @@ impl TapBook {
                 let record = record.unwrap_or_else(|| begin(*number, None));
                 return Some(TapRecord { outcome: Outcome::Dropped(*reason), ..record });
             }
-            HttpEvent::Client { .. } | HttpEvent::Released { .. } | HttpEvent::PassOver { .. } => {}
+            HttpEvent::Client { .. }
+            | HttpEvent::Released { .. }
+            | HttpEvent::Cancelled { .. }
+            | HttpEvent::PassOver { .. } => {}
         }
         None
     }

@@ -45,6 +45,7 @@ pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
         ring_bytes: u32::try_from(ring_bytes).ok()?,
         shards: u32::try_from(shards).ok()?,
         answer_snap_bytes: u32::try_from(snap).ok()?,
+        tolerate_unknown_fields: section.or("http2_tolerate_unknown_headers", false, Node::boolean),
         tick: section.or("tick", default.tick, |node| node.duration(tick_allowed)),
         proxy_protocol: section.or("proxy_protocol", false, Node::boolean),
         exclude: section.or("exclude", vec![], |node| list(node, socket_address)),

@@ -1,0 +1,3 @@
+//! HTTP/2 and gRPC, with real gateways and real clients on the real kernel.
+
+mod harness;
