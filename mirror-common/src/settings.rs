@@ -71,6 +71,8 @@ impl PointFlags {
     pub const BOTH_ENDS: u32 = 2;
     /// `sockops` selects the flows.
     pub const SELECTION: u32 = 4;
+    /// Nothing is told yet: a change of the configuration is being tried.
+    pub const PAUSED: u32 = 8;
 }
 
 /// How the reader of one data ring is to be woken.

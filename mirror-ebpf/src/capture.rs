@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use mirror_common::{
     ANY_POINT, ExcludedKey, FlowKey, FlowVerdict, HEARTBEAT_STALE_NS, KernelCounter, KernelSettings, LegCode,
-    Live, LossReason, MAX_PIECE_BYTES, MAX_PORTS, PointFlags, PointSettings, RecordDirection, RecordFlags,
-    RecordHeader, SHADOW_SOCKET_MARK, VerdictCode,
+    Live, LossReason, MAX_PIECE_BYTES, MAX_PORTS, PointFlags, RecordDirection, RecordFlags, RecordHeader,
+    SHADOW_SOCKET_MARK, VerdictCode,
 };
 
 /// Which of a capture point's two hooks a packet came by.
@@ -44,9 +44,12 @@ fn try_capture(skb: *mut __sk_buff, point: u32, side: u32, books: Books) -> Resu
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let live = live(now_ns)?;
     let settings = maps::SETTINGS.get(0).ok_or(KernelCounter::Inert)?;
-    let place = maps::POINTS.get(point).ok_or(KernelCounter::Inert)?;
+    let place = *maps::POINTS.get(point).ok_or(KernelCounter::Inert)?;
+    if place.flags & PointFlags::PAUSED != 0 {
+        return Err(KernelCounter::Inert);
+    }
     let tcp = parse::segment(skb, place.link_header_bytes)?;
-    let direction = direction(settings, place, side, &tcp).ok_or(KernelCounter::OtherPort)?;
+    let direction = direction(settings, place.flags, side, &tcp).ok_or(KernelCounter::OtherPort)?;
     let mut header = header(settings, point, direction, &tcp, now_ns);
     let opens = tcp.flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
     leave_out(skb, settings, &header.flow, opens)?;
@@ -95,13 +98,13 @@ pub(crate) fn live(now_ns: u64) -> Result<Live, KernelCounter> {
 #[inline(always)]
 fn direction(
     settings: &KernelSettings,
-    place: &PointSettings,
+    point_flags: u32,
     side: u32,
     tcp: &TcpSegment,
 ) -> Option<RecordDirection> {
     let to_port = has_port(settings, tcp.dst_port);
     let from_port = has_port(settings, tcp.src_port);
-    if place.flags & PointFlags::BOTH_ENDS != 0 {
+    if point_flags & PointFlags::BOTH_ENDS != 0 {
         return match (to_port, from_port) {
             (false, false) => None,
             (false, true) => Some(RecordDirection::Answer),
@@ -109,7 +112,7 @@ fn direction(
             _ => Some(RecordDirection::Request),
         };
     }
-    let enters_gateway = (side == INGRESS) != (place.flags & PointFlags::SWAPPED != 0);
+    let enters_gateway = (side == INGRESS) != (point_flags & PointFlags::SWAPPED != 0);
     let requests_enter = settings.leg == LegCode::Downstream as u32;
     if enters_gateway == requests_enter {
         to_port.then_some(RecordDirection::Request)

@@ -102,6 +102,8 @@ fn pass_on(
     };
     match flow.capture_point {
         ANY_POINT => points.iter().for_each(|point| send(flow.at_point(point))),
-        _ => send(flow),
+        // Of a point that is being tried, or is gone already, nothing is captured.
+        point if points.contains(point) => send(flow),
+        _ => {}
     }
 }

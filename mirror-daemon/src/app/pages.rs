@@ -4,7 +4,6 @@ use super::live::{Attached, Engine};
 use super::shard::Generation;
 use crate::admin::Health;
 use crate::capture::PointState;
-use crate::config::CapturePoint;
 use crate::drain::{Phase, Shutdown};
 use crate::replay::{self, Replayer};
 use crate::telemetry::Ledger;
@@ -100,7 +99,7 @@ impl Sources {
             .points()
             .iter()
             .map(|point| PointStatus {
-                name: point_name(&point.point),
+                name: point.point.to_string(),
                 attached: matches!(point.state, PointState::Attached(_)),
             })
             .collect();
@@ -134,17 +133,6 @@ pub(super) fn snapshot_source(sources: &Arc<Sources>) -> Source {
 pub(super) fn health_source(sources: &Arc<Sources>) -> impl Fn() -> Health + Send + Sync + 'static {
     let sources = Arc::clone(sources);
     move || sources.health()
-}
-
-/// What an operator calls a capture point.
-pub(super) fn point_name(point: &CapturePoint) -> String {
-    match point {
-        CapturePoint::Interface { name, netns: None, .. } => format!("interface {name}"),
-        CapturePoint::Interface { name, netns: Some(netns), .. } => {
-            format!("interface {name} in {}", netns.display())
-        }
-        CapturePoint::Cgroup { path } => format!("cgroup {}", path.display()),
-    }
 }
 
 fn shadow_status(status: replay::ShadowStatus) -> ShadowStatus {

@@ -3,6 +3,7 @@
 use crate::rule::Rules;
 
 pub use crate::flow::FlowLimits;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -143,6 +144,19 @@ pub enum CapturePoint {
         /// The directory.
         path: PathBuf,
     },
+}
+
+impl fmt::Display for CapturePoint {
+    /// What an operator calls it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interface { name, netns: None, .. } => write!(f, "interface {name}"),
+            Self::Interface { name, netns: Some(netns), .. } => {
+                write!(f, "interface {name} in {}", netns.display())
+            }
+            Self::Cgroup { path } => write!(f, "cgroup {}", path.display()),
+        }
+    }
 }
 
 /// `[admin]`, checked.

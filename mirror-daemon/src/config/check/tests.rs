@@ -272,6 +272,30 @@ fn ports_are_required_where_something_is_captured() {
 }
 
 #[test]
+fn one_place_under_two_names_is_refused() {
+    let with = |places: &str| format!("[capture]\nports = [80]\n{places}\n");
+    for places in [
+        "interfaces = [\"eth0\", { name = \"eth0\", side = \"host\" }]",
+        "interfaces = [{ name = \"eth0\", netns = \"gw\" }, { name = \"eth0\", netns = \"/var/run/netns/gw\" }]",
+        "netns = \"/run//netns/./gw/\"\ninterfaces = [\"eth0\", { name = \"eth0\", netns = \"gw\" }]",
+        "cgroups = [\"/sys/fs/cgroup/pod\", \"/sys/fs//cgroup/pod/\"]",
+    ] {
+        let found = faults(&with(places));
+        assert!(found.contains("listed twice") && found.lines().count() == 1, "{places}: {found}");
+    }
+    for places in [
+        "cgroups = [\"/sys/fs/cgroup/pod\", \"/sys/fs/cgroup/pod/container\"]",
+        "cgroups = [\"/sys/fs/cgroup/pod/container\", \"/sys/fs/cgroup/pod\"]",
+    ] {
+        let found = faults(&with(places));
+        assert!(found.contains("is nested with /sys/fs/cgroup/pod"), "{places}: {found}");
+    }
+    let apart = "interfaces = [\"eth0\", \"lo\", { name = \"eth0\", netns = \"gw\" }]\n\
+        cgroups = [\"/sys/fs/cgroup/pod\", \"/sys/fs/cgroup/pod2\"]";
+    assert_eq!(read(&with(apart)).capture.points.len(), 5);
+}
+
+#[test]
 fn ring_bytes_is_a_power_of_two_for_each_shard() {
     let ask = |bytes: &str, shards: u32| {
         Config::from_toml(&format!("[capture]\nring_bytes = '{bytes}'\nshards = {shards}"), "m")
