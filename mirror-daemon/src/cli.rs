@@ -233,7 +233,7 @@ pub struct TapArgs {
     /// Show header fields too (they may hold secrets)
     #[arg(long)]
     pub headers: bool,
-    /// Show each request when it starts, too: streams may last for hours
+    /// Show each request when it starts, too, for streams may last for hours; with its number in its connection
     #[arg(long)]
     pub live: bool,
 }

@@ -125,7 +125,7 @@ impl Tap {
     fn new(args: &TapArgs) -> Result<Self, Failure> {
         let format = if args.json { TapFormat::Json } else { TapFormat::Lines };
         let printer = Printer {
-            writer: TapWriter::new(io::stdout().lock(), format),
+            writer: TapWriter::new(io::stdout().lock(), format).with_numbers(args.live),
             with_headers: args.headers,
             with_starts: args.live,
             left: args.count.unwrap_or(u64::MAX),
