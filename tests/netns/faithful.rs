@@ -17,3 +17,5 @@ mod selection;
 mod tls;
 mod upgrades;
 mod upstream_leg;
+
+pub(crate) use expected::suffixed;
