@@ -23,7 +23,7 @@ mod shed;
 mod sock_diag;
 mod verdict;
 
-pub use attach::{Attacher, Attachment, PointNumbers, PointState, PointStatus};
+pub use attach::{Attacher, Attachment, PointNumbers, PointState, PointStatus, Trial};
 pub use control::{ControlEvent, ControlReader};
 pub use counters::CounterReader;
 pub use error::CaptureError;

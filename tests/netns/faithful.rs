@@ -14,6 +14,7 @@ mod reloading;
 pub(crate) mod rig;
 mod rules;
 mod selection;
+mod sharding;
 mod tls;
 mod upgrades;
 mod upstream_leg;

@@ -10,7 +10,7 @@ use crate::drain::{Phase, Shutdown, Signals};
 use crate::flow::{Answers, FlowEvent, FlowKey, FlowTable, Segment, Timestamp};
 use crate::http::{HttpEvent, HttpFlow, HttpOptions};
 use crate::rule;
-use crate::tap::{TapBook, TapFormat, TapWriter};
+use crate::tap::{Outcome, TapBook, TapFormat, TapWriter};
 use anyhow::Context;
 use std::io::{self, StdoutLock};
 use std::net::IpAddr;
@@ -111,6 +111,7 @@ struct Tap {
 struct Printer {
     writer: TapWriter<StdoutLock<'static>>,
     with_headers: bool,
+    with_starts: bool,
     left: u64,
     failed: Option<io::Error>,
 }
@@ -121,6 +122,7 @@ impl Tap {
         let printer = Printer {
             writer: TapWriter::new(io::stdout().lock(), format),
             with_headers: args.headers,
+            with_starts: args.live,
             left: args.count.unwrap_or(u64::MAX),
             failed: None,
         };
@@ -175,8 +177,10 @@ impl Printer {
         at_unix_ns: u64,
     ) {
         let Connection { http, book, client } = connection;
-        let http = http.get_or_insert_with(|| HttpFlow::new(HttpOptions { proxy_protocol: true }));
-        let book = book.get_or_insert_with(|| TapBook::new(self.with_headers));
+        let http = http.get_or_insert_with(|| {
+            HttpFlow::new(HttpOptions { proxy_protocol: true, ..HttpOptions::default() })
+        });
+        let book = book.get_or_insert_with(|| TapBook::new(self.with_headers).with_starts(self.with_starts));
         http.handle_event(event, &mut |event| {
             if let HttpEvent::Client { ip } = &event {
                 *client = Some(*ip);
@@ -184,7 +188,7 @@ impl Printer {
             let client_ip = client.unwrap_or_else(|| rule::ip_of(&key.remote_addr));
             let Some(record) = book.handle_event(key, client_ip, at_unix_ns, &event) else { return };
             if self.left > 0 && self.failed.is_none() {
-                self.left = self.left.saturating_sub(1);
+                self.left = self.left.saturating_sub((record.outcome != Outcome::Started).into());
                 self.failed = self.writer.write(&record).err();
             }
         });

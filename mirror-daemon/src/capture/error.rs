@@ -104,6 +104,16 @@ pub enum CaptureError {
         #[source]
         source: io::Error,
     },
+    /// Another capture point sees the same connections.
+    #[error(
+        "it sees the same connections as {other}: {why}, and every request would be mirrored twice; leave one out"
+    )]
+    SeenTwice {
+        /// The other one, in words.
+        other: String,
+        /// How they belong together, in words.
+        why: &'static str,
+    },
     /// More capture points than there are programs.
     #[error("more than {limit} capture points")]
     TooManyPoints {

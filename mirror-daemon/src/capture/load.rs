@@ -201,6 +201,7 @@ mod tests {
             ring_bytes,
             shards,
             answer_snap_bytes: u32::MAX,
+            tolerate_unknown_fields: false,
             tick: Duration::from_millis(2),
             proxy_protocol: false,
             exclude: Vec::new(),
