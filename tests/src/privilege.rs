@@ -1,5 +1,6 @@
 //! Which tests can run here.
 
+use mirror_daemon::capture::CaptureError;
 use rustix::process::geteuid;
 
 /// The variable that turns "skipped for want of root" into a failure: `cargo xtask test` sets it as root.
@@ -12,8 +13,10 @@ pub const NO_ROOT: &str = "MIRROR_TESTS_NO_ROOT";
 /// then returns. Kernel programs that are built also mean that `cargo xtask` has installed what tests use.
 ///
 /// # Panics
-/// When something is missing although [`STRICT`] or `CI` is set: a gate must not pass by skipping.
+/// When something is missing although [`STRICT`] or `CI` is set: a gate must not pass by skipping. Also when there are
+/// kernel programs of other sources: whoever built them can build them again.
 #[must_use]
+#[expect(clippy::panic, reason = "a test that passes although its kernel programs are stale would mislead")]
 pub fn root_or_skip(test: &str) -> bool {
     let unwanted = std::env::var_os(NO_ROOT).is_some();
     if unwanted {
@@ -21,10 +24,12 @@ pub fn root_or_skip(test: &str) -> bool {
         false
     } else if !geteuid().is_root() {
         missing(test, "root (network namespaces and BPF)")
-    } else if !mirror_daemon::capture::is_built() {
-        missing(test, "the kernel programs: run `cargo xtask test`")
     } else {
-        true
+        match mirror_daemon::capture::unbuilt() {
+            None => true,
+            Some(stale @ CaptureError::Stale) => panic!("{test}: {stale}"),
+            Some(_) => missing(test, "the kernel programs: run `cargo xtask test`"),
+        }
     }
 }
 

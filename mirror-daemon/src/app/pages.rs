@@ -47,9 +47,11 @@ impl Sources {
         }
     }
 
-    /// Detaches every kernel program.
-    pub(super) fn detach(&self) {
+    /// Ends the capture threads, which take what is in their rings, then detaches every kernel program. Blocks.
+    pub(super) fn end_capture(&self) -> anyhow::Result<()> {
+        let ended = self.engine.end();
         self.capture.lock().unwrap_or_else(PoisonError::into_inner).take();
+        ended
     }
 
     fn snapshot(&self) -> Snapshot {

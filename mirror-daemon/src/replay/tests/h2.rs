@@ -1,0 +1,4 @@
+//! Replaying over HTTP/2.
+
+mod basics;
+pub(super) mod support;
