@@ -1,6 +1,6 @@
 //! Whether the records tell of every byte once, at each kind of capture point.
 
-use crate::place::{Place, kernel_has_tcx, may_test_kernel, run, within};
+use crate::place::{Place, may_test_kernel, run, within};
 use crate::traffic::{Exchange, Log, Server, pattern, read_all, record};
 use mirror_common::{ANY_POINT, KernelCounter, LossReason, SHED_LEVELS};
 use mirror_daemon::capture::{
@@ -8,6 +8,7 @@ use mirror_daemon::capture::{
 };
 use mirror_daemon::config::{CaptureConfig, CapturePoint, FlowLimits, Leg, TcMode};
 use mirror_daemon::flow::SeqNumber;
+use mirror_tests::privilege::{kernel_has_tcx, tcx_or_skip};
 use rustix::thread::CapabilitySet;
 use std::net::Ipv4Addr;
 use std::sync::mpsc;
@@ -96,7 +97,7 @@ fn exchange_is_told_once(config: &CaptureConfig, how: Attachment, place: &Place,
 
 #[test]
 fn tcx_tells_each_byte_once() {
-    if !may_test_kernel() || !kernel_has_tcx() {
+    if !tcx_or_skip("tcx_tells_each_byte_once") {
         return;
     }
     for is_v6 in [false, true] {

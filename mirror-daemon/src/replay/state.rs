@@ -279,10 +279,10 @@ impl State {
     pub(super) fn status(&self, name: &str) -> ShadowStatus {
         ShadowStatus {
             name: name.to_owned(),
-            open_connections: self.established(),
-            connecting: self.connecting,
-            in_flight: self.busy,
-            queued_items: self.queue.len(),
+            open_connections: self.established() as u64,
+            connecting: self.connecting as u64,
+            in_flight: self.busy as u64,
+            queued_items: self.queue.len() as u64,
             queued_bytes: self.queued_bytes,
             breaker: self.breaker.state(),
         }
