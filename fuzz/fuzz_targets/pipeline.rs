@@ -39,6 +39,8 @@ impl Outlet for Count {
     }
     fn ignore(&mut self, _flow: &FlowKey) {}
     fn pass_over(&mut self, _flow: &FlowKey, _up_to: SeqNumber) {}
+
+    fn copy_answers(&mut self, _flow: &FlowKey, _whole: bool) {}
 }
 
 fuzz_target!(|input: &[u8]| {

@@ -53,7 +53,8 @@ pub enum KernelCounter {
     Closed,
     /// Forced wake-ups of readers.
     WakeUps,
-    /// Packets seen before the daemon's first heartbeat or after its last: nothing was done. Intended.
+    /// Packets seen before the daemon's first heartbeat or after its last, or at a capture point that is being tried:
+    /// nothing was done. Intended.
     Inert,
     /// Packets, of whatever kind, seen while the heartbeat was stale although the daemon had not ended: it was
     /// stopped or killed, or got no processor time. Nothing was done.

@@ -18,7 +18,7 @@ mod user;
 
 pub use control::{ControlKind, ControlRecord, LossReason};
 pub use counter::{KernelCounter, KernelCounters};
-pub use flow_key::FlowKey;
+pub use flow_key::{FlowHash, FlowKey};
 pub use limits::*;
 pub use record::{RecordDirection, RecordFlags, RecordHeader};
 pub use settings::{

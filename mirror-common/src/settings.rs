@@ -71,6 +71,8 @@ impl PointFlags {
     pub const BOTH_ENDS: u32 = 2;
     /// `sockops` selects the flows.
     pub const SELECTION: u32 = 4;
+    /// Nothing is told yet: a change of the configuration is being tried.
+    pub const PAUSED: u32 = 8;
 }
 
 /// How the reader of one data ring is to be woken.
@@ -107,6 +109,8 @@ pub enum VerdictCode {
     /// Copy no payload of request segments that end at or before [`FlowVerdict::until_seq`]; their headers
     /// still come, so that user space knows the bytes were left out and not lost.
     PassOver = 2,
+    /// Copy answers whole too, and not only [`KernelSettings::answer_snap_bytes`] of each segment.
+    CopyAnswers = 3,
 }
 
 /// A destination that is left out on the upstream leg.

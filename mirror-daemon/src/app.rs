@@ -12,7 +12,7 @@ mod tap;
 
 use crate::cli::{CheckArgs, Command, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ExplainArgs, RunArgs};
 use crate::config::Config;
-use crate::explain;
+use crate::explain::{self, Question};
 use anyhow::{Context, anyhow};
 use std::io::Write;
 use std::path::Path;
@@ -84,8 +84,14 @@ fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     let config = load(&args.config)?;
     let headers: Vec<_> =
         args.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
-    let explanation = explain::explain(&config, &args.method, &args.url, &headers, args.client_ip)
-        .map_err(Failure::usage)?;
+    let question = Question {
+        method: &args.method,
+        url: &args.url,
+        headers: &headers,
+        client_ip: args.client_ip,
+        is_http2: args.http2,
+    };
+    let explanation = explain::explain(&config, &question).map_err(Failure::usage)?;
     match args.json {
         true => print_json(&explanation),
         false => print(&explanation.to_string()),

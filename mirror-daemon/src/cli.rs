@@ -74,6 +74,10 @@ Examples:
     mirror-daemon explain --config mirror.toml --method POST --url http://shop.example/cart \\
         -H 'Cookie: session=abc' -H 'X-Canary: yes' --client-ip 203.0.113.9
 
+  A gRPC call, as the shadow would get it in the version of HTTP that it is spoken to in:
+    mirror-daemon explain --config mirror.toml --http2 --method POST \\
+        --url http://shop.example/shop.Cart/Add -H 'Content-Type: application/grpc' -H 'TE: trailers'
+
 Nothing is sent. Exit codes:
   0  it was explained, whether or not a rule matches
   2  the command line or the configuration is wrong
@@ -89,6 +93,9 @@ Examples:
 
   Those of one cgroup, on the connections that the gateway opens to its backends on port 3000:
     mirror-daemon tap --cgroup /sys/fs/cgroup/system.slice/nginx.service --ports 3000 --leg upstream
+
+  gRPC calls as they start, and their messages when they end:
+    mirror-daemon tap --interface eth0 --ports 50051 --live
 
   Errors in a capture file, by jq:
     mirror-daemon tap --pcap traffic.pcap --ports 8080 --json | jq 'select(.outcome == \"dropped\")'
@@ -175,6 +182,9 @@ pub struct ExplainArgs {
     /// A header field of the request; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_field)]
     pub headers: Vec<HeaderArg>,
+    /// The request comes in HTTP/2, not in HTTP/1.1
+    #[arg(long)]
+    pub http2: bool,
     /// Address of the client, for sampling by client_ip
     #[arg(long, value_name = "IP")]
     pub client_ip: Option<IpAddr>,
@@ -223,6 +233,9 @@ pub struct TapArgs {
     /// Show header fields too (they may hold secrets)
     #[arg(long)]
     pub headers: bool,
+    /// Show each request when it starts, too, for streams may last for hours; with its number in its connection
+    #[arg(long)]
+    pub live: bool,
 }
 
 /// [`Leg`] on the command line.

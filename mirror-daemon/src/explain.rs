@@ -1,8 +1,12 @@
 //! What `check` and `explain` print: a configuration in brief, and what becomes of one request. No I/O.
 
-use crate::config::{CapturePoint, Config, Leg, ShadowConfig, ShadowId, is_token};
-use crate::http::{BodyLength, Field, RequestHead, RequestNumber, Version, message::split_absolute};
-use crate::rewrite::shadow_head;
+mod question;
+
+pub use question::{ExplainError, Question};
+
+use crate::config::{CapturePoint, Config, Leg, ShadowConfig, ShadowId};
+use crate::http::{RequestHead, RequestNumber, Version};
+use crate::rewrite::{HeadForm, shadow_head};
 use crate::rule::{self, Considered, KeyUsed, MirrorChoice, Outcome, SampleBy, Sender, is_mirrored};
 use serde::Serialize;
 use std::fmt;
@@ -17,6 +21,8 @@ pub struct Explanation {
     pub host: Option<String>,
     /// The path, with its query.
     pub target: String,
+    /// The version it comes in, `HTTP/1.1` or `HTTP/2`.
+    pub version: &'static str,
     /// The request carries the loop mark: it is itself a mirror and no rule is asked.
     pub is_mirror: bool,
     /// Name of the rule that takes it; `None`: nothing is mirrored.
@@ -51,9 +57,12 @@ pub struct ExplainedMirror {
     pub key: String,
     /// Whether this request is sent.
     pub picked: Picked,
+    /// The version of HTTP that the shadow is spoken to in, `HTTP/1.1` or `HTTP/2`.
+    pub version: &'static str,
     /// The host that the shadow sees.
     pub host: String,
-    /// The head that the shadow gets, as text; bytes that are no UTF-8 are replaced.
+    /// The head that the shadow gets, as text, in HTTP/2 a line for each field; bytes that are no UTF-8 are
+    /// replaced.
     pub head: String,
 }
 
@@ -70,49 +79,12 @@ pub enum Picked {
     ByChance,
 }
 
-/// Why a request can't be explained.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ExplainError {
-    /// The URL is neither absolute nor a path.
-    #[error("\"{0}\" is no URL; write http://host/path, or /path with -H \"Host: ...\"")]
-    Url(String),
-    /// The method is no token.
-    #[error("\"{0}\" is no method; write a word such as GET")]
-    Method(String),
-    /// A header is no `name: value`.
-    #[error("header \"{0}\" can't be sent; a name is a token, and a value has no control characters")]
-    Header(String),
-}
-
-/// Says what becomes of a request for `url` with `headers`, which are pairs of name and value. The URL's host
-/// becomes the Host header unless there is one. `client_ip` is the peer's address, if it matters.
+/// Says what becomes of a request.
 ///
 /// # Errors
 /// The request is none that could come over the wire.
-pub fn explain(
-    config: &Config,
-    method: &str,
-    url: &str,
-    headers: &[(String, String)],
-    client_ip: Option<IpAddr>,
-) -> Result<Explanation, ExplainError> {
-    if !is_token(method) {
-        return Err(ExplainError::Method(method.to_owned()));
-    }
-    let (authority, target) = split_url(url)?;
-    let mut fields = Vec::new();
-    if !authority.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        fields.push(Field { name: "Host", value: authority.as_bytes(), line: b"" });
-    }
-    for (name, value) in headers {
-        if !is_token(name) || value.chars().any(|found| found.is_control() && found != '\t') {
-            return Err(ExplainError::Header(format!("{name}: {value}")));
-        }
-        fields.push(Field { name, value: value.trim().as_bytes(), line: b"" });
-    }
-    let body = body_length(&fields);
-    let head = RequestHead { method, target: &target, version: Version::Http11, fields: &fields, body };
-    Ok(explain_head(config, &head, client_ip.unwrap_or(UNKNOWN_IP)))
+pub fn explain(config: &Config, question: &Question<'_>) -> Result<Explanation, ExplainError> {
+    question.ask(|head| explain_head(config, head, question.client_ip.unwrap_or(UNKNOWN_IP)))
 }
 
 /// A configuration that was found right, in brief: `ok: 1 capture point, 2 routes ...` and what they are.
@@ -154,6 +126,7 @@ fn explain_head(config: &Config, head: &RequestHead<'_>, peer: IpAddr) -> Explan
         method: head.method.to_owned(),
         host: head.authority().filter(|host| !host.is_empty()).map(str::to_owned),
         target: head.target.to_owned(),
+        version: if head.version == Version::Http2 { HTTP2 } else { HTTP1 },
         is_mirror,
         rule: taken.filter(|_| !is_mirror),
         considered: considered.into_iter().map(explain_rule).collect(),
@@ -161,6 +134,8 @@ fn explain_head(config: &Config, head: &RequestHead<'_>, peer: IpAddr) -> Explan
     }
 }
 
+const HTTP1: &str = "HTTP/1.1";
+const HTTP2: &str = "HTTP/2";
 const UNKNOWN_IP: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// No connection is known: what hangs on it is said to be by chance. The client's address is known when a
@@ -208,7 +183,8 @@ fn explain_mirror(
         KeyUsed::RequestId => format!("{}, here the request id header", choice.by),
         KeyUsed::Connection => format!("{}, here the connection and the request's number in it", choice.by),
     };
-    let wire = shadow_head(head, &shadow.rewrite, &config.loop_mark).head.wire;
+    let form = HeadForm::of(shadow.protocol, head.version);
+    let wire = shadow_head(head, &shadow.rewrite, &config.loop_mark, form).head.wire;
     let head = String::from_utf8_lossy(&wire).into_owned();
     Some(ExplainedMirror {
         shadow: shadow.name.clone(),
@@ -216,43 +192,21 @@ fn explain_mirror(
         share: choice.share.to_string(),
         key,
         picked,
+        version: match form {
+            HeadForm::Http1 => HTTP1,
+            HeadForm::Http2 => HTTP2,
+        },
         host: host_line(&head),
         head,
     })
 }
 
+/// The first of `:authority` and Host.
 fn host_line(head: &str) -> String {
-    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
-    let host = fields.find(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let is_host = |name: &str| name.eq_ignore_ascii_case("host") || name == ":authority";
+    let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+    let host = fields.find(|(name, _)| is_host(name));
     host.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
-}
-
-/// Authority and origin-form target of a URL, as a client would send them (RFC 9112, 3.2.1).
-fn split_url(url: &str) -> Result<(&str, String), ExplainError> {
-    let fault = || ExplainError::Url(url.to_owned());
-    if url.is_empty() || url.chars().any(|found| found.is_control() || found == ' ') {
-        return Err(fault());
-    }
-    let bare = url.split_once('#').map_or(url, |(bare, _)| bare);
-    if bare.starts_with('/') || bare == "*" {
-        return Ok(("", bare.to_owned()));
-    }
-    let (scheme, authority, rest) = split_absolute(bare).ok_or_else(fault)?;
-    let is_http = scheme.eq_ignore_ascii_case("http://") || scheme.eq_ignore_ascii_case("https://");
-    if !is_http || authority.is_empty() {
-        return Err(fault());
-    }
-    let target = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
-    Ok((authority, target))
-}
-
-fn body_length(fields: &[Field<'_>]) -> BodyLength {
-    if fields.iter().any(|field| field.is("transfer-encoding")) {
-        return BodyLength::Chunked;
-    }
-    let length = fields.iter().find(|field| field.is("content-length"));
-    let length = length.and_then(|field| std::str::from_utf8(field.value).ok()?.parse().ok());
-    length.map_or(BodyLength::None, BodyLength::Known)
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -278,7 +232,7 @@ fn show_point(point: &CapturePoint) -> String {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = self.host.as_deref().unwrap_or("(no host)");
-        writeln!(f, "{} {} for {host}", self.method, self.target)?;
+        writeln!(f, "{} {} for {host}, in {}", self.method, self.target, self.version)?;
         match &self.rule {
             _ if self.is_mirror => {
                 writeln!(f, "not mirrored: it carries the loop mark, so it is a mirror itself")?
@@ -306,7 +260,7 @@ impl fmt::Display for ExplainedMirror {
             Picked::No => "sampled out",
             Picked::ByChance => "sent or sampled out, each request by itself",
         };
-        writeln!(f, "mirror to {} at {}", self.shadow, self.url)?;
+        writeln!(f, "mirror to {} at {}, in {}", self.shadow, self.url, self.version)?;
         writeln!(f, "  {} by {}: {picked}", self.share, self.key)?;
         writeln!(f, "  host {}", self.host)?;
         for line in self.head.lines().filter(|line| !line.is_empty()) {
@@ -317,131 +271,4 @@ impl fmt::Display for ExplainedMirror {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TOML: &str = r#"
-[capture]
-interfaces = ["eth0", { name = "veth1", netns = "gw", side = "host" }]
-ports = [8080]
-[[shadow]]
-name = "v2"
-url = "http://v2.example:8000"
-[[shadow]]
-name = "v3"
-url = "https://v3.example"
-host = "keep"
-redact = { query = ["token"] }
-[[route]]
-hosts = ["shadowing.example"]
-  [[route.rule]]
-  match = [{ path = { prefix = "/write" } }]
-  methods = "safe"
-  mirror = [{ shadow = "v2" }]
-  [[route.rule]]
-  mirror = [
-    { shadow = "v2", percentage = 100 },
-    { shadow = "v3", percentage = 50, key = "header:x-user" },
-    { shadow = "v3", percentage = 0 },
-  ]
-[[route]]
-  [[route.rule]]
-  match = [{ path = { exact = "/other" }, headers = [{ name = "x-a", exact = "1" }] }]
-  mirror = [{ shadow = "v2", fraction = "1/3", key = "client_ip" }]
-"#;
-
-    fn ask(method: &str, url: &str, headers: &[(&str, &str)]) -> Explanation {
-        let config = Config::from_toml(TOML, "m").expect("right");
-        let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        explain(&config, method, url, &headers, None).expect("a request")
-    }
-
-    #[test]
-    fn explanation_names_rule_mirrors_hosts_and_heads() {
-        let found = ask("GET", "http://shadowing.example/get?token=1", &[("X-User", "u1")]);
-        assert_eq!(found.rule.as_deref(), Some("route[0].rule[1]"));
-        let [first, second, third] = found.mirrors.as_slice() else { panic!("three mirrors") };
-        assert_eq!(
-            (first.host.as_str(), first.url.as_str()),
-            ("shadowing.example-shadow", "http://v2.example:8000")
-        );
-        assert_eq!((first.picked, first.share.as_str()), (Picked::Yes, "100 %"));
-        assert!(first.head.starts_with("GET /get?token=1 HTTP/1.1\r\nHost: shadowing.example-shadow\r\n"));
-        assert_eq!(second.host, "shadowing.example");
-        assert_ne!(second.picked, Picked::ByChance, "the key is known");
-        assert!(second.head.contains("/get?token=redacted"));
-        assert_eq!(third.picked, Picked::No);
-        let text = found.to_string();
-        assert!(text.contains("taken by route[0].rule[1]"), "{text}");
-        assert!(
-            text.contains("route[0].rule[0] (host shadowing.example, path prefix /write): no: other path"),
-            "{text}"
-        );
-        assert!(serde_json::to_string(&found).expect("JSON").contains("\"picked\":\"yes\""));
-    }
-
-    #[test]
-    fn what_hangs_on_the_connection_is_said_to_be_by_chance() {
-        let found = ask("GET", "http://shadowing.example/", &[]);
-        assert_eq!(found.mirrors[1].picked, Picked::ByChance);
-        let found = ask("GET", "http://shadowing.example/", &[("x-request-id", "7")]);
-        assert_ne!(found.mirrors[1].picked, Picked::ByChance);
-        let found = ask("GET", "/other", &[("x-a", "1"), ("Host", "h")]);
-        assert_eq!((found.mirrors[0].picked, found.mirrors[0].share.as_str()), (Picked::ByChance, "1/3"));
-    }
-
-    #[test]
-    fn client_address_from_a_trusted_proxy_decides_by_client_ip() {
-        let config = Config::from_toml(&format!("trusted_proxies = 1\n{TOML}"), "m").expect("right");
-        let headers =
-            [("x-a".to_owned(), "1".to_owned()), ("X-Forwarded-For".to_owned(), "192.0.2.1".to_owned())];
-        let found = explain(&config, "GET", "/other", &headers, None).expect("a request");
-        assert_ne!(found.mirrors[0].picked, Picked::ByChance);
-    }
-
-    #[test]
-    fn write_guard_and_mismatches_are_explained() {
-        let found = ask("POST", "http://shadowing.example/write", &[]);
-        assert_eq!((found.rule, found.mirrors), (None, vec![]));
-        assert!(found.considered.iter().any(|one| one.outcome.contains("`methods` do not allow")));
-        let found = ask("GET", "http://h/other", &[]);
-        assert!(found.considered.iter().any(|one| one.outcome == "no: header x-a differs or is missing"));
-        assert!(found.to_string().contains("no rule takes it"));
-    }
-
-    #[test]
-    fn request_with_the_loop_mark_is_not_mirrored() {
-        let found = ask("GET", "http://shadowing.example/", &[("X-Mirrored-By", "x")]);
-        assert!(found.is_mirror && found.rule.is_none() && found.mirrors.is_empty());
-    }
-
-    #[test]
-    fn requests_that_can_not_be_sent_are_refused() {
-        let config = Config::from_toml(TOML, "m").expect("right");
-        let header = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
-        for url in ["", "h/p", "ftp://h/", "http:///p", "http://h/a b", "/\n"] {
-            assert!(matches!(explain(&config, "GET", url, &[], None), Err(ExplainError::Url(_))), "{url}");
-        }
-        assert!(matches!(explain(&config, "G T", "/", &[], None), Err(ExplainError::Method(_))));
-        assert!(matches!(
-            explain(&config, "GET", "/", &header("a b", "1"), None),
-            Err(ExplainError::Header(_))
-        ));
-        assert!(matches!(
-            explain(&config, "GET", "/", &header("a", "1\r\nb: 2"), None),
-            Err(ExplainError::Header(_))
-        ));
-    }
-
-    #[test]
-    fn summary_counts_and_names_what_there_is() {
-        let config = Config::from_toml(TOML, "m").expect("right");
-        let expected = "ok: 2 capture points, 2 shadows, 2 routes with 3 rules\n\
-                        capture interface eth0, downstream leg, ports [8080]\n\
-                        capture interface veth1 in /run/netns/gw, host side, downstream leg, ports [8080]\n\
-                        shadow v2 at http://v2.example:8000\n\
-                        shadow v3 at https://v3.example\n\
-                        admin pages at http://127.0.0.1:9900";
-        assert_eq!(summary(&config), expected);
-    }
-}
+mod tests;

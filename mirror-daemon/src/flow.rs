@@ -86,8 +86,8 @@ pub enum FlowEvent<'a> {
         /// Why.
         cause: GapCause,
     },
-    /// A segment of the answer direction, of which perhaps only the beginning was copied. Not ordered, not
-    /// de-duplicated: it tells that an answer moves, and how it starts. Never empty on the wire.
+    /// A segment of the answer direction, of which perhaps only the beginning was copied. Not ordered: it tells that
+    /// an answer moves, and how it starts. Never empty on the wire.
     Glimpse(Glimpse<'a>),
     /// The direction ended with FIN; every byte before it has been yielded.
     Finished {
@@ -117,17 +117,19 @@ pub struct Chunk<'a> {
     pub bytes: &'a [u8],
 }
 
-/// The beginning of a segment of the answer direction.
+/// The beginning of a segment of the answer direction, or a later piece of it where more was copied.
 #[derive(Clone, Copy, Debug)]
 pub struct Glimpse<'a> {
     /// Sequence number of the segment's first byte.
     pub start: SeqNumber,
+    /// Where `head` lies in the segment; 0: at its start. Later pieces follow the first one of their segment.
+    pub offset_bytes: u32,
     /// What the answering side had received of the requests when it sent this.
     pub ack: SeqNumber,
     /// When the segment was captured.
     pub at: Timestamp,
     /// Payload bytes on the wire, at least 1.
     pub segment_bytes: u32,
-    /// The first bytes of the payload; may be shorter than `segment_bytes`.
+    /// The bytes that were copied: from `offset_bytes` on, and not always up to the segment's end.
     pub head: &'a [u8],
 }

@@ -11,6 +11,7 @@
 //!    │                                │
 //!    │ (held only) Released: any time after Request; without it a held request is never replayed
 //!    └──────────────────────────────▶ Dropped      may also come without a Request: the head was refused
+//! Complete ─▶ Cancelled?                            the client wants no more of the answer
 //! ```
 //!
 //! Several requests can be open at once only in HTTP/2, and in HTTP/1 when earlier ones are still held.
@@ -86,6 +87,12 @@ pub enum HttpEvent<'a> {
         number: RequestNumber,
         /// Why.
         reason: DropReason,
+    },
+    /// The request was whole, and the client has cancelled it since, before the end of its answer. May come once
+    /// behind [`HttpEvent::Complete`] (HTTP/2).
+    Cancelled {
+        /// Which request.
+        number: RequestNumber,
     },
     /// The rest of this flow is of no interest, for good: capture may pass it over.
     PassOver {

@@ -4,6 +4,7 @@
 //! it is given segments and `now`, and hands what it made to an [`Outlet`]. So the same code runs behind the
 //! kernel's rings, behind a pcap file and in tests.
 
+mod calls;
 mod exchange;
 mod requests;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use crate::drop_reason::DropReason;
 use crate::flow::{
     Answers, FlowCounters, FlowKey, FlowTable, HashSeed, Lifecycle, Segment, SeqNumber, Timestamp,
 };
+use crate::http::h2::{H2Counters, Synchronisation};
 use crate::replay::ShadowRequest;
 use crate::telemetry::Ledger;
 use requests::{Connection, Requests};
@@ -30,7 +32,10 @@ pub trait Outlet {
     fn ignore(&mut self, flow: &FlowKey);
     /// The request bytes of the flow before `up_to` are of no interest.
     fn pass_over(&mut self, flow: &FlowKey, up_to: SeqNumber);
+    /// The answers of the flow are wanted whole, or only the beginning of each segment again.
+    fn copy_answers(&mut self, flow: &FlowKey, whole: bool);
 }
+
 /// See the module.
 #[derive(Debug)]
 pub struct Pipeline<O> {
@@ -51,9 +56,36 @@ pub struct PipelineCounters {
     pub passed_over_upgrade: u64,
     /// Flows passed over for good: a version of HTTP that is not mirrored.
     pub passed_over_unsupported_protocol: u64,
+    /// Connections of HTTP/2 of which no frame boundary is known, now.
+    pub http2_searching: u64,
+    /// Connections of HTTP/2 whose requests wait for an answer that proves them, now.
+    pub http2_unproven: u64,
+    /// Connections of HTTP/2 whose requests are mirrored, now.
+    pub http2_synchronised: u64,
 }
 
 impl PipelineCounters {
+    fn charge(&mut self, before: usize, after: usize) {
+        self.buffered_bytes = self.buffered_bytes.saturating_sub(before).saturating_add(after);
+    }
+
+    fn move_http2_flow(&mut self, from: Option<Synchronisation>, to: Option<Synchronisation>) {
+        if let Some(gauge) = self.http2_gauge(from) {
+            *gauge = gauge.saturating_sub(1);
+        }
+        if let Some(gauge) = self.http2_gauge(to) {
+            *gauge = gauge.saturating_add(1);
+        }
+    }
+
+    fn http2_gauge(&mut self, state: Option<Synchronisation>) -> Option<&mut u64> {
+        match state? {
+            Synchronisation::Searching => Some(&mut self.http2_searching),
+            Synchronisation::Unproven => Some(&mut self.http2_unproven),
+            Synchronisation::Synchronised => Some(&mut self.http2_synchronised),
+        }
+    }
+
     fn pass_over(&mut self, reason: DropReason) {
         let counter = match reason {
             DropReason::Upgrade => &mut self.passed_over_upgrade,
@@ -149,6 +181,12 @@ impl<O: Outlet> Pipeline<O> {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.flows.allocated_bytes().saturating_add(self.requests.counters.buffered_bytes)
+    }
+
+    /// What connections of HTTP/2 counted.
+    #[must_use]
+    pub fn http2_counters(&self) -> &H2Counters {
+        &self.requests.http2
     }
 
     /// What the pipeline counted.

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use mirror_common::{
     ANY_POINT, ExcludedKey, FlowKey, FlowVerdict, HEARTBEAT_STALE_NS, KernelCounter, KernelSettings, LegCode,
-    Live, LossReason, MAX_PIECE_BYTES, MAX_PORTS, MAX_SHARDS, PointFlags, PointSettings, RecordDirection,
-    RecordFlags, RecordHeader, SHADOW_SOCKET_MARK, SHED_LEVELS, VerdictCode,
+    Live, LossReason, MAX_PIECE_BYTES, MAX_PORTS, PointFlags, RecordDirection, RecordFlags, RecordHeader,
+    SHADOW_SOCKET_MARK, VerdictCode,
 };
 
 /// Which of a capture point's two hooks a packet came by.
@@ -44,9 +44,12 @@ fn try_capture(skb: *mut __sk_buff, point: u32, side: u32, books: Books) -> Resu
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let live = live(now_ns)?;
     let settings = maps::SETTINGS.get(0).ok_or(KernelCounter::Inert)?;
-    let place = maps::POINTS.get(point).ok_or(KernelCounter::Inert)?;
+    let place = *maps::POINTS.get(point).ok_or(KernelCounter::Inert)?;
+    if place.flags & PointFlags::PAUSED != 0 {
+        return Err(KernelCounter::Inert);
+    }
     let tcp = parse::segment(skb, place.link_header_bytes)?;
-    let direction = direction(settings, place, side, &tcp).ok_or(KernelCounter::OtherPort)?;
+    let direction = direction(settings, place.flags, side, &tcp).ok_or(KernelCounter::OtherPort)?;
     let mut header = header(settings, point, direction, &tcp, now_ns);
     let opens = tcp.flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
     leave_out(skb, settings, &header.flow, opens)?;
@@ -58,10 +61,10 @@ fn try_capture(skb: *mut __sk_buff, point: u32, side: u32, books: Books) -> Resu
     if opens {
         let _ = maps::VERDICTS.remove(&header.flow);
     }
-    let hash = flow_hash(&header.flow);
-    header.shard = shard(hash, settings.shards) as u16;
+    let hash = header.flow.hash();
+    header.shard = hash.shard(settings.shards) as u16;
     let to = Emission { skb, payload_offset: tcp.payload_offset, settings, books };
-    if (hash >> 32) as u32 % SHED_LEVELS < live.shed_level {
+    if hash.shed_step() < live.shed_level {
         books.add(KernelCounter::ShedSegments, 1);
         if tcp.payload_bytes != 0 {
             emit::lost(&to, &header, tcp.payload_bytes, LossReason::Shed);
@@ -95,13 +98,13 @@ pub(crate) fn live(now_ns: u64) -> Result<Live, KernelCounter> {
 #[inline(always)]
 fn direction(
     settings: &KernelSettings,
-    place: &PointSettings,
+    point_flags: u32,
     side: u32,
     tcp: &TcpSegment,
 ) -> Option<RecordDirection> {
     let to_port = has_port(settings, tcp.dst_port);
     let from_port = has_port(settings, tcp.src_port);
-    if place.flags & PointFlags::BOTH_ENDS != 0 {
+    if point_flags & PointFlags::BOTH_ENDS != 0 {
         return match (to_port, from_port) {
             (false, false) => None,
             (false, true) => Some(RecordDirection::Answer),
@@ -109,7 +112,7 @@ fn direction(
             _ => Some(RecordDirection::Request),
         };
     }
-    let enters_gateway = (side == INGRESS) != (place.flags & PointFlags::SWAPPED != 0);
+    let enters_gateway = (side == INGRESS) != (point_flags & PointFlags::SWAPPED != 0);
     let requests_enter = settings.leg == LegCode::Downstream as u32;
     if enters_gateway == requests_enter {
         to_port.then_some(RecordDirection::Request)
@@ -225,7 +228,8 @@ fn wanted_bytes(
             let _ = maps::VERDICTS.remove(&header.flow);
         }
     }
-    if is_request {
+    let copies_answers = verdict.is_some_and(|verdict| verdict.code == VerdictCode::CopyAnswers as u32);
+    if is_request || copies_answers {
         return Ok(bytes);
     }
     let wanted = bytes.min(settings.answer_snap_bytes).min(MAX_PIECE_BYTES);
@@ -243,27 +247,6 @@ fn selection_flags(flow: &FlowKey) -> u16 {
     } else {
         RecordFlags::SELECTION_IN_USE
     }
-}
-
-/// The same for both directions, for the key is oriented by gateway and remote.
-#[inline(always)]
-fn flow_hash(flow: &FlowKey) -> u64 {
-    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-    // SAFETY: a `FlowKey` is ten plain words without padding, aligned to 4 bytes.
-    let words = unsafe { &*core::ptr::from_ref(flow).cast::<[u32; 10]>() };
-    let mut hash = 0_u64;
-    let mut index = 0;
-    while index < words.len() {
-        hash = (hash ^ words[index] as u64).wrapping_mul(MULTIPLIER);
-        hash ^= hash >> 29;
-        index += 1;
-    }
-    hash
-}
-
-#[inline(always)]
-fn shard(hash: u64, shards: u32) -> u32 {
-    (hash as u32).checked_rem(shards.min(MAX_SHARDS as u32)).unwrap_or(0)
 }
 
 /// `addr` is in network byte order, and so is the result.

@@ -99,7 +99,10 @@ fn change_of_the_attach_mode_attaches_anew() {
         let log =
             record(&mut capture, || server.exchange(&client_netns, SMALL, 1), |log| log.finished() == 1);
         // Told once: nothing of the other mode is left.
-        assert_eq!(log.only().0.coverage(&pattern(b'q', SMALL.request_bytes)), vec![1; SMALL.request_bytes]);
+        let times = log.only().0.coverage(&pattern(b'q', SMALL.request_bytes));
+        assert!(times.iter().all(|times| *times > 0), "{times:?}");
+        let is_once = times.iter().all(|times| *times == 1);
+        assert!(is_once || place.retransmissions() > 0, "{times:?}");
     }
 }
 

@@ -11,9 +11,12 @@ mod joining;
 mod proxied;
 mod refusals;
 mod reloading;
-mod rig;
+pub(crate) mod rig;
 mod rules;
 mod selection;
+mod sharding;
 mod tls;
 mod upgrades;
 mod upstream_leg;
+
+pub(crate) use expected::suffixed;

@@ -16,6 +16,8 @@ mod changes;
 mod complete;
 mod faithful;
 mod harmless;
+mod http2;
+mod in_process;
 mod lab;
 mod loss;
 mod oracle;

@@ -1,8 +1,9 @@
 //! The harness of the tests that use the real kernel, real gateways and real clients.
 //!
 //! [`netns`] builds the network, [`process`] starts programs in it that cannot outlive the test, [`server`] and
-//! [`client`] are the two ends that know exactly what they sent and got, [`nginx`], [`haproxy`] and
-//! [`loadtool`] wrap the real peers, [`daemon`] runs the real binary, and [`bpf`] looks for programs left behind.
+//! [`client`] are the two ends that know exactly what they sent and got, [`nginx`], [`haproxy`], [`envoy`],
+//! [`grpc`], [`h2tools`] and [`loadtool`] wrap the real peers ([`peers`] says where those are that no Debian
+//! package brings), [`daemon`] runs the real binary, and [`bpf`] looks for programs left behind.
 //!
 //! What it leaves out: it does not know how the daemon works inside; it sees what a user sees.
 
@@ -20,6 +21,9 @@ pub mod cgroup;
 pub mod cleanup;
 pub mod client;
 pub mod daemon;
+pub mod envoy;
+pub mod grpc;
+pub mod h2tools;
 pub mod haproxy;
 pub mod loadtool;
 pub mod netns;
@@ -27,6 +31,7 @@ pub mod nginx;
 pub mod numbered;
 pub mod outlet;
 pub mod pcap;
+pub mod peers;
 pub mod privilege;
 pub mod process;
 pub mod server;

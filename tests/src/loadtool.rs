@@ -1,9 +1,11 @@
 //! wrk and h2load: load that somebody else generates, with the few numbers a test needs from their reports.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use crate::cleanup::RunDir;
 use crate::netns::Netns;
 use crate::process::Launch;
 
@@ -47,6 +49,58 @@ pub fn h2load_h1(netns: &Netns, to: SocketAddr, host: &str, shape: (u32, u64)) -
         .in_netns(netns)
         .run()?;
     parse_h2load(&text).with_context(|| format!("h2load said:\n{text}"))
+}
+
+/// Load over HTTP/2 by h2load: GETs, or POSTs of `body`.
+#[derive(Clone, Debug)]
+pub struct H2Load<'a> {
+    /// Where to.
+    pub to: SocketAddr,
+    /// `:authority`.
+    pub authority: &'a str,
+    /// Connections (`-c`).
+    pub connections: u32,
+    /// Streams open at once on each (`-m`).
+    pub streams: u32,
+    /// Requests in all; a multiple of `connections`.
+    pub requests: u64,
+    /// Requests a second over all connections; `None`: as fast as answers come.
+    pub rate: Option<u32>,
+    /// A file that is the body of each.
+    pub body: Option<&'a Path>,
+}
+
+impl<'a> H2Load<'a> {
+    /// `h2load -c 8 -m 32`, as fast as answers come.
+    #[must_use]
+    pub fn new(to: SocketAddr, authority: &'a str, requests: u64) -> Self {
+        Self { to, authority, connections: 8, streams: 32, requests, rate: None, body: None }
+    }
+
+    /// Sends all of it. Every connection sends `/?id=0`, `/?id=1`, ... in this order: each number comes as often as
+    /// there are connections.
+    ///
+    /// # Errors
+    /// When h2load fails or its report is not understood.
+    pub fn run(&self, netns: &Netns) -> Result<ToolReport> {
+        let dir = RunDir::new()?;
+        let file = dir.path().join("targets");
+        let each = self.requests / u64::from(self.connections);
+        let targets: String = (0..each).map(|id| format!("http://{}/?id={id}\n", self.to)).collect();
+        std::fs::write(&file, targets)?;
+        let mut launch = Launch::new("h2load")
+            .args([format!("-c{}", self.connections), format!("-m{}", self.streams)])
+            .args([format!("-n{}", self.requests), "-t1".to_owned(), "-w20".to_owned(), "-W24".to_owned()])
+            .args(["-H".to_owned(), format!(":authority: {}", self.authority)]);
+        if let Some(rate) = self.rate {
+            launch = launch.arg(format!("--rps={}", rate / self.connections));
+        }
+        if let Some(body) = self.body {
+            launch = launch.arg("-d").arg(body);
+        }
+        let text = launch.arg("-i").arg(file).in_netns(netns).run()?;
+        parse_h2load(&text).with_context(|| format!("h2load said:\n{text}"))
+    }
 }
 
 fn parse_wrk(text: &str) -> Option<ToolReport> {

@@ -34,6 +34,10 @@ pub struct NginxConfig {
     pub proxy_protocol: bool,
     /// Whether bodies are passed on while they come in, rather than read whole first.
     pub stream_bodies: bool,
+    /// Whether listeners speak HTTP/2, by prior knowledge, and nothing else: nginx 1.22 does not do both at once.
+    pub http2: bool,
+    /// Whether the upstream is spoken HTTP/2 to, by nginx's gRPC module; bodies are then streamed, too.
+    pub http2_upstream: bool,
     /// Whether requests are logged.
     pub access_log: bool,
     /// More directives for the `server` block.
@@ -52,6 +56,8 @@ impl NginxConfig {
             upstream_keepalive: 64,
             proxy_protocol: false,
             stream_bodies: false,
+            http2: false,
+            http2_upstream: false,
             access_log: true,
             extra: String::new(),
         }
@@ -93,15 +99,21 @@ impl NginxConfig {
         );
         text.push_str("  server {\n");
         for address in &self.listen {
+            let http2 = if self.http2 { " http2" } else { "" };
             let option = if self.proxy_protocol { " proxy_protocol" } else { "" };
-            writeln!(text, "    listen {address}{option};")?;
+            writeln!(text, "    listen {address}{http2}{option};")?;
         }
         if self.stream_bodies {
             text.push_str("    proxy_request_buffering off;\n");
         }
         writeln!(text, "    {}", self.extra)?;
         let mirror = if self.mirror.is_some() { "mirror /_mirror; " } else { "" };
-        writeln!(text, "    location / {{ {mirror}{proxy} proxy_pass http://upstream_app; }}")?;
+        if self.http2_upstream {
+            writeln!(text, "    location / {{ {mirror}grpc_set_header Host $http_host;{GRPC_LIMITS}")?;
+            writeln!(text, "      grpc_pass grpc://upstream_app; }}")?;
+        } else {
+            writeln!(text, "    location / {{ {mirror}{proxy} proxy_pass http://upstream_app; }}")?;
+        }
         if self.mirror.is_some() {
             writeln!(text, "    location = /_mirror {{ internal; {proxy}")?;
             writeln!(text, "      proxy_pass http://mirror_app$request_uri; }}")?;
@@ -110,6 +122,9 @@ impl NginxConfig {
         Ok(())
     }
 }
+
+/// Calls stay open for as long as their ends like.
+const GRPC_LIMITS: &str = " grpc_read_timeout 1h; grpc_send_timeout 1h; client_body_timeout 1h;";
 
 /// One line of the access log.
 const ACCESS_FORMAT: &str = r#"'{"method":"$request_method","target":"$request_uri","host":"$http_host",'

@@ -34,6 +34,8 @@ impl Outlet for Memory {
         self.ignored.push(*flow);
     }
     fn pass_over(&mut self, _flow: &FlowKey, _up_to: SeqNumber) {}
+
+    fn copy_answers(&mut self, _flow: &FlowKey, _whole: bool) {}
 }
 
 impl Memory {

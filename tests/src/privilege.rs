@@ -1,5 +1,6 @@
 //! Which tests can run here.
 
+use mirror_daemon::capture::CaptureError;
 use rustix::process::geteuid;
 
 /// The variable that turns "skipped for want of root" into a failure: `cargo xtask test` sets it as root.
@@ -12,22 +13,36 @@ pub const NO_ROOT: &str = "MIRROR_TESTS_NO_ROOT";
 /// then returns. Kernel programs that are built also mean that `cargo xtask` has installed what tests use.
 ///
 /// # Panics
-/// When something is missing although [`STRICT`] or `CI` is set: a gate must not pass by skipping.
+/// When something is missing although [`STRICT`] or `CI` is set: a gate must not pass by skipping. Also when there are
+/// kernel programs of other sources: whoever built them can build them again.
 #[must_use]
-#[expect(clippy::panic, reason = "a gate that skips its tests is a failed gate")]
+#[expect(clippy::panic, reason = "a test that passes although its kernel programs are stale would mislead")]
 pub fn root_or_skip(test: &str) -> bool {
     let unwanted = std::env::var_os(NO_ROOT).is_some();
-    let missing = if unwanted || !geteuid().is_root() {
-        "root (network namespaces and BPF)"
-    } else if !mirror_daemon::capture::is_built() {
-        "the kernel programs: run `cargo xtask test`"
+    if unwanted {
+        eprintln!("skipped {test}: it needs root");
+        false
+    } else if !geteuid().is_root() {
+        missing(test, "root (network namespaces and BPF)")
     } else {
-        return true;
-    };
-    let strict = std::env::var_os(STRICT).is_some() || std::env::var_os("CI").is_some_and(|ci| ci == "true");
-    if strict && !unwanted {
-        panic!("{test} needs {missing}, and may not be skipped here");
+        match mirror_daemon::capture::unbuilt() {
+            None => true,
+            Some(stale @ CaptureError::Stale) => panic!("{test}: {stale}"),
+            Some(_) => missing(test, "the kernel programs: run `cargo xtask test`"),
+        }
     }
-    eprintln!("skipped {test}: it needs {missing}");
+}
+
+/// Says that a test is skipped, and why. Always false.
+///
+/// # Panics
+/// When nothing may be skipped.
+#[expect(clippy::panic, reason = "a gate that skips its tests is a failed gate")]
+pub(crate) fn missing(test: &str, what: &str) -> bool {
+    let strict = std::env::var_os(STRICT).is_some() || std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    if strict && std::env::var_os(NO_ROOT).is_none() {
+        panic!("{test} needs {what}, and may not be skipped here");
+    }
+    eprintln!("skipped {test}: it needs {what}");
     false
 }

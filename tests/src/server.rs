@@ -1,10 +1,12 @@
-//! An HTTP/1.1 app that knows exactly what it was sent: production and shadow of the tests.
+//! An app that knows exactly what it was sent: production and shadow of the tests.
 //!
-//! One thread per connection; keep-alive, pipelining, chunked with trailers, `Expect: 100-continue`, HEAD.
+//! One thread per connection. HTTP/1.1: keep-alive, pipelining, chunked with trailers, `Expect: 100-continue`,
+//! HEAD. A connection that begins with its preface is spoken HTTP/2 on ([`h2`]).
 //! What it answers depends only on the request (see [`answer`]), what it notes on its [`LogMode`].
 //! It is in the test's process, so that its log is at hand; `mirror-test-app` is the same as a program.
 
 pub mod answer;
+pub mod h2;
 pub mod log;
 
 use std::collections::HashMap;
@@ -143,17 +145,33 @@ impl Shared {
         }
     }
 
-    fn serve(&self, stream: TcpStream, number: u64) {
+    fn serve(self: Arc<Self>, stream: TcpStream, number: u64) {
         drop(stream.set_nodelay(true));
         if let Ok(handle) = stream.try_clone() {
             self.connections.lock().unwrap_or_else(PoisonError::into_inner).insert(number, handle);
         }
-        let mut wire = Wire::new(stream);
-        if let Err(broken) = self.serve_requests(&mut wire, number) {
-            self.log.broken(number, &broken);
+        if h2::begins(&stream) {
+            if let Err(broken) = h2::serve(&self, stream, number) {
+                self.log.broken(number, &broken);
+            }
+        } else {
+            let mut wire = Wire::new(stream);
+            if let Err(broken) = self.serve_requests(&mut wire, number) {
+                self.log.broken(number, &broken);
+            }
         }
-        drop(wire.stream().shutdown(Shutdown::Both));
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        self.close(number);
+    }
+
+    fn close(&self, number: u64) {
+        if let Some(stream) = self.connections.lock().unwrap_or_else(PoisonError::into_inner).remove(&number)
+        {
+            drop(stream.shutdown(Shutdown::Both));
+        }
+    }
+
+    fn behaviour(&self) -> Behaviour {
+        *self.behaviour.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers until the connection is to close. Answers are written together while requests are waiting.
@@ -162,7 +180,7 @@ impl Shared {
         let mut number = 0;
         while let Some(head) = wire.read_head()? {
             number += 1;
-            let behaviour = *self.behaviour.read().unwrap_or_else(PoisonError::into_inner);
+            let behaviour = self.behaviour();
             if behaviour == Behaviour::CloseAfterHead {
                 return Ok(());
             }
@@ -171,6 +189,7 @@ impl Shared {
             let mut digest = BodyDigest::default();
             let trailers = wire.read_body(framing, &mut |bytes| digest.add(bytes))?;
             let request = LoggedRequest::new((connection, number), head, &digest, trailers);
+            std::thread::sleep(answer::delay(request.target(), behaviour));
             let answer = self.answer(&request, behaviour, &mut answers);
             self.log.note(request);
             match answer {

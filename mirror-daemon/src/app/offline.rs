@@ -60,4 +60,6 @@ impl Outlet for FileOutlet {
     }
     fn ignore(&mut self, _flow: &FlowKey) {}
     fn pass_over(&mut self, _flow: &FlowKey, _up_to: SeqNumber) {}
+
+    fn copy_answers(&mut self, _flow: &FlowKey, _whole: bool) {}
 }

@@ -4,7 +4,6 @@ use super::live::{Attached, Engine};
 use super::shard::Generation;
 use crate::admin::Health;
 use crate::capture::PointState;
-use crate::config::CapturePoint;
 use crate::drain::{Phase, Shutdown};
 use crate::replay::{self, Replayer};
 use crate::telemetry::Ledger;
@@ -48,9 +47,11 @@ impl Sources {
         }
     }
 
-    /// Detaches every kernel program.
-    pub(super) fn detach(&self) {
+    /// Ends the capture threads, which take what is in their rings, then detaches every kernel program. Blocks.
+    pub(super) fn end_capture(&self) -> anyhow::Result<()> {
+        let ended = self.engine.end();
         self.capture.lock().unwrap_or_else(PoisonError::into_inner).take();
+        ended
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -70,6 +71,12 @@ impl Sources {
                 ("passed_over_upgrade", reading.pipeline.passed_over_upgrade),
                 ("passed_over_unsupported_protocol", reading.pipeline.passed_over_unsupported_protocol),
                 ("requests_without_host", reading.pipeline.without_host),
+            ]);
+            snapshot.http2.extend(reading.http2.labelled());
+            snapshot.http2_connections.extend([
+                ("searching", reading.pipeline.http2_searching),
+                ("unproven", reading.pipeline.http2_unproven),
+                ("synchronised", reading.pipeline.http2_synchronised),
             ]);
             snapshot.flows_open = snapshot.flows_open.saturating_add(reading.flows_open as u64);
             snapshot.flow_buffered_bytes =
@@ -94,7 +101,7 @@ impl Sources {
             .points()
             .iter()
             .map(|point| PointStatus {
-                name: point_name(&point.point),
+                name: point.point.to_string(),
                 attached: matches!(point.state, PointState::Attached(_)),
             })
             .collect();
@@ -128,17 +135,6 @@ pub(super) fn snapshot_source(sources: &Arc<Sources>) -> Source {
 pub(super) fn health_source(sources: &Arc<Sources>) -> impl Fn() -> Health + Send + Sync + 'static {
     let sources = Arc::clone(sources);
     move || sources.health()
-}
-
-/// What an operator calls a capture point.
-pub(super) fn point_name(point: &CapturePoint) -> String {
-    match point {
-        CapturePoint::Interface { name, netns: None, .. } => format!("interface {name}"),
-        CapturePoint::Interface { name, netns: Some(netns), .. } => {
-            format!("interface {name} in {}", netns.display())
-        }
-        CapturePoint::Cgroup { path } => format!("cgroup {}", path.display()),
-    }
 }
 
 fn shadow_status(status: replay::ShadowStatus) -> ShadowStatus {

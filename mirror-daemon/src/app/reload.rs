@@ -1,9 +1,12 @@
 //! Takes a changed configuration as a whole, or leaves the running one as it is.
 
+use super::live::Attached;
 use super::pages::Sources;
 use super::shard::Generation;
+use crate::capture::{Attacher, Trial};
 use crate::config::{CaptureConfig, Config};
 use crate::pipeline::View;
+use crate::replay;
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -42,29 +45,48 @@ impl Reloader {
         let config = Arc::new(Config::from_toml(&text, &self.path.display().to_string())?);
         let running = Arc::clone(&self.sources.current.load().view);
         refuse_what_takes_a_restart(&running.config, &config)?;
+        for shadow in &config.shadows {
+            // Before its books are opened, which stay.
+            replay::check_tls(shadow)?;
+        }
+        let mut capture = self.sources.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let trial =
+            capture.as_mut().map(|attached| try_out(&mut attached.attacher, &config.capture)).transpose()?;
         let view = View::new(running.generation.saturating_add(1), Arc::clone(&config), &self.sources.ledger);
-        // Capture first, for it can be put back: once the replayer has let go of a shadow, the rules that run
-        // have lost theirs.
-        self.apply(&running.config.capture, &config.capture)?;
-        if let Err(error) = self.sources.replayer.reconfigure(view.shadows()) {
-            self.apply(&config.capture, &running.config.capture)?;
+        let reconfigured = self.sources.replayer.reconfigure(view.shadows());
+        let Some((Attached { attacher, .. }, trial)) = capture.as_mut().zip(trial) else {
+            reconfigured?;
+            return Ok(self.take_up(view));
+        };
+        if let Err(error) = reconfigured {
+            attacher.abandon(trial);
             return Err(error.into());
         }
-        let generation = view.generation;
-        let replay = self.sources.replayer.handle();
-        self.sources.current.store(Arc::new(Generation { view: Arc::new(view), replay }));
+        // From here on nothing is refused: the replayer has let go of shadows, and the rules must follow.
+        let committed = attacher.commit(trial);
+        let generation = self.take_up(view);
+        committed?;
         Ok(generation)
     }
 
-    /// Captures what `wanted` says; where that can't be, what `running` says.
-    fn apply(&self, running: &CaptureConfig, wanted: &CaptureConfig) -> anyhow::Result<()> {
-        let mut capture = self.sources.capture.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(attached) = &mut *capture else { return Ok(()) };
-        attached.attacher.apply(wanted).or_else(|error| {
-            attached.attacher.apply(running)?;
-            Err(error.into())
-        })
+    /// The capture threads take the view up when they look at their rings next.
+    fn take_up(&self, view: View) -> u64 {
+        let generation = view.generation;
+        let replay = self.sources.replayer.handle();
+        self.sources.current.store(Arc::new(Generation { view: Arc::new(view), replay }));
+        generation
     }
+}
+
+/// Attaches what is new, and takes it off again when not all of it can be: the same that keeps a daemon from
+/// starting keeps a configuration from being taken.
+fn try_out(attacher: &mut Attacher, wanted: &CaptureConfig) -> anyhow::Result<Trial> {
+    let trial = attacher.try_out(wanted)?;
+    if let Some((point, why)) = trial.failure() {
+        attacher.abandon(trial);
+        bail!("{point} can't be captured: {why}");
+    }
+    Ok(trial)
 }
 
 /// Ring sizes, threads, the leg and the pages' address are fixed for the life of the process.

@@ -52,6 +52,13 @@ impl Outlet for LiveOutlet {
         }
     }
 
+    fn copy_answers(&mut self, flow: &FlowKey, whole: bool) {
+        let written = if whole { self.verdicts.copy_answers(flow) } else { self.verdicts.capture(flow) };
+        if let Err(error) = written {
+            tracing::debug!(%error, "a verdict could not be written");
+        }
+    }
+
     fn pass_over(&mut self, flow: &FlowKey, up_to: SeqNumber) {
         if let Err(error) = self.verdicts.pass_over(flow, up_to) {
             tracing::debug!(%error, "a verdict could not be written");

@@ -1,6 +1,6 @@
 //! What `run` and `tap` do alike before they capture.
 
-use super::{Failure, pages};
+use super::Failure;
 use crate::capture::{Attacher, PointState};
 use crate::flow::HashSeed;
 use anyhow::anyhow;
@@ -12,8 +12,7 @@ pub(super) const RECORDS_PER_LOOK: usize = 4096;
 pub(super) fn refuse_missing_points(attacher: &Attacher) -> Result<(), Failure> {
     for point in attacher.points() {
         if let PointState::Failed(why) = point.state {
-            let name = pages::point_name(&point.point);
-            return Err(Failure::usage(anyhow!("{name} can't be captured: {why}")));
+            return Err(Failure::usage(anyhow!("{} can't be captured: {why}", point.point)));
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! What a capture thread lets others see.
 
 use crate::flow::FlowCounters;
+use crate::http::h2::H2Counters;
 use crate::pipeline::{Outlet, Pipeline, PipelineCounters};
 use crate::telemetry::heartbeat::Heartbeat;
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +19,7 @@ pub(super) struct ShardStats {
 pub(super) struct ShardReading {
     pub(super) flow: FlowCounters,
     pub(super) pipeline: PipelineCounters,
+    pub(super) http2: H2Counters,
     pub(super) flows_open: usize,
     pub(super) held_bytes: usize,
 }
@@ -31,6 +33,7 @@ impl ShardStats {
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         reading.flow.clone_from(pipeline.flow_counters());
         reading.pipeline = pipeline.counters();
+        reading.http2.clone_from(pipeline.http2_counters());
         reading.flows_open = pipeline.flows_open();
         reading.held_bytes = pipeline.held_bytes();
     }

@@ -2,11 +2,15 @@
 
 mod cgroup;
 mod interface;
+mod overlap;
 mod selection;
+mod trial;
+
+pub use trial::Trial;
 
 use super::error::CaptureError;
 use super::kernel_log::KernelLog;
-use super::load::{TestKnobs, kernel_settings, map};
+use super::load::{TestKnobs, map};
 use crate::config::{CaptureConfig, CapturePoint, TcMode};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
@@ -16,12 +20,14 @@ use interface::InterfaceLinks;
 use mirror_common::{
     ExcludedKey, KernelSettings, MAX_CAPTURE_POINTS, MAX_EXCLUDED, PointFlags, PointSettings,
 };
+use overlap::Identity;
 use selection::Selection;
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use trial::Neighbours;
 
 /// How a capture point is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +71,12 @@ impl PointNumbers {
         self.0.store(numbers.fold(0, |set, number| set | bit(*number)), Ordering::Relaxed);
     }
 
+    /// Whether a point of this number is in use.
+    #[must_use]
+    pub fn contains(&self, number: u32) -> bool {
+        number < u32::BITS && self.0.load(Ordering::Relaxed) & bit(number) != 0
+    }
+
     /// In ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + use<> {
         let set = self.0.load(Ordering::Relaxed);
@@ -96,6 +108,8 @@ pub struct Attacher {
 /// One wanted capture point and what holds it in the kernel.
 struct Held {
     point: CapturePoint,
+    /// `None` when it could not be told.
+    identity: Option<Identity>,
     links: Result<Links, CaptureError>,
 }
 
@@ -133,37 +147,15 @@ impl Attacher {
     }
 
     /// Makes ports, leg, exclusions, capture points and lifecycle hooks what `config` says, at points that are
-    /// attached already too. Points that stay wanted stay attached, unless they are to be attached another way:
-    /// then what passes in between is missed. Ring sizes and shards are those of the start: changing them takes a
-    /// restart.
+    /// attached already too. Points that stay wanted stay attached. Ring sizes and shards are those of the start:
+    /// changing them takes a restart.
     ///
     /// # Errors
-    /// When a map cannot be written. A point that cannot be attached is no error; see [`Self::points`].
+    /// When a map cannot be written, or more points are wanted than there can be. A point that cannot be attached is
+    /// no error; see [`Self::points`], and [`Self::try_out`] where it is to be one.
     pub fn apply(&mut self, config: &CaptureConfig) -> Result<(), CaptureError> {
-        self.tc_mode = config.tc_mode;
-        self.exclude(&config.exclude)?;
-        let settings = kernel_settings(config, self.knobs);
-        self.settings.set(0, settings, 0).map_err(CaptureError::map("SETTINGS"))?;
-        let is_other_leg = (settings.leg, settings.ports) != (self.current.leg, self.current.ports);
-        self.current = settings;
-        let are_other_cgroups = self.selection.apply(&mut self.ebpf, &config.gateway_cgroups);
-        if is_other_leg || are_other_cgroups {
-            self.selection.forget()?;
-        }
-        for number in self.numbers_where(|held| !config.points.contains(&held.point)) {
-            self.remove(number);
-        }
-        for number in self.numbers_where(|held| !held.is_attached_as(config.tc_mode)) {
-            self.attach_anew(number);
-        }
-        for point in &config.points {
-            if !self.points.values().any(|held| held.point == *point) {
-                self.add_unselected(point.clone())?;
-            }
-        }
-        self.mark_selection()?;
-        self.adopt();
-        Ok(())
+        let trial = self.try_out(config)?;
+        self.commit(trial)
     }
 
     /// Wants one more capture point, and tries to attach it. Returns its number.
@@ -179,14 +171,51 @@ impl Attacher {
 
     /// [`Self::add`], which does not look for older flows yet.
     fn add_unselected(&mut self, point: CapturePoint) -> Result<u32, CaptureError> {
-        let limit = u32::try_from(MAX_CAPTURE_POINTS).unwrap_or(u32::MAX);
-        let number = (1..=limit)
-            .find(|number| !self.points.contains_key(number))
-            .ok_or(CaptureError::TooManyPoints { limit: MAX_CAPTURE_POINTS })?;
-        let links = self.attach(number, &point);
-        self.points.insert(number, Held { point, links });
-        self.numbers.set(self.points.keys());
+        let number =
+            self.free_number(|_| false).ok_or(CaptureError::TooManyPoints { limit: MAX_CAPTURE_POINTS })?;
+        let held = self.try_point(number, point, self.tc_mode, &self.neighbours());
+        self.hold(number, held);
         Ok(number)
+    }
+
+    /// The first number that no point has, and that is not taken otherwise.
+    fn free_number(&self, is_taken: impl Fn(&u32) -> bool) -> Option<u32> {
+        let limit = u32::try_from(MAX_CAPTURE_POINTS).unwrap_or(u32::MAX);
+        (1..=limit).find(|number| !self.points.contains_key(number) && !is_taken(number))
+    }
+
+    /// Attaches a point, which tells nothing before [`Self::hold`].
+    fn try_point(
+        &mut self,
+        number: u32,
+        point: CapturePoint,
+        tc_mode: TcMode,
+        neighbours: &Neighbours,
+    ) -> Held {
+        match Identity::of(&point) {
+            Ok(identity) => {
+                let links = neighbours
+                    .refuse_overlap(&identity)
+                    .and_then(|()| self.attach(number, &point, tc_mode, PointFlags::PAUSED));
+                Held { point, identity: Some(identity), links }
+            }
+            Err(error) => Held { point, identity: None, links: Err(error) },
+        }
+    }
+
+    /// From now on the point tells what it sees.
+    fn hold(&mut self, number: u32, mut held: Held) {
+        let is_selected = self.selection.is_in_use();
+        held.links =
+            held.links.and_then(|mut links| match links.resume(&mut self.places, number, is_selected) {
+                Ok(()) => Ok(links),
+                Err(error) => {
+                    links.detach();
+                    Err(error)
+                }
+            });
+        self.points.insert(number, held);
+        self.numbers.set(self.points.keys());
     }
 
     /// Detaches a capture point and forgets it.
@@ -194,9 +223,7 @@ impl Attacher {
         if let Some(Held { links: Ok(links), .. }) = self.points.remove(&number) {
             links.detach();
         }
-        for name in program_names(number) {
-            self.unload(&name);
-        }
+        self.unload_all(number);
         self.numbers.set(self.points.keys());
     }
 
@@ -250,9 +277,8 @@ impl Attacher {
     fn attach_anew(&mut self, number: u32) {
         let Some(point) = self.points.get(&number).map(|held| held.point.clone()) else { return };
         self.remove(number);
-        let links = self.attach(number, &point);
-        self.points.insert(number, Held { point, links });
-        self.numbers.set(self.points.keys());
+        let held = self.try_point(number, point, self.tc_mode, &self.neighbours());
+        self.hold(number, held);
     }
 
     /// Tells the kernel at which points flows are selected.
@@ -276,21 +302,35 @@ impl Attacher {
         self.selection.adopt(&namespaces, &self.current);
     }
 
-    fn attach(&mut self, number: u32, point: &CapturePoint) -> Result<Links, CaptureError> {
+    /// `flags`: of [`PointFlags`], beside those that the point itself makes necessary.
+    fn attach(
+        &mut self,
+        number: u32,
+        point: &CapturePoint,
+        tc_mode: TcMode,
+        mut flags: u32,
+    ) -> Result<Links, CaptureError> {
         match point {
             CapturePoint::Interface { name, netns, host_side } => {
-                let wanted =
-                    interface::Wanted { number, name, netns: netns.as_deref(), tc_mode: self.tc_mode };
-                let mut flags = if *host_side { PointFlags::SWAPPED } else { 0 };
+                let wanted = interface::Wanted { number, name, netns: netns.as_deref(), tc_mode };
+                flags |= if *host_side { PointFlags::SWAPPED } else { 0 };
                 if self.selection.is_in_use() {
                     flags |= PointFlags::SELECTION;
                 }
                 interface::attach(&mut self.ebpf, &mut self.places, &wanted, flags).map(Links::Interface)
             }
             CapturePoint::Cgroup { path } => {
-                self.places.set(number, PointSettings::default(), 0).map_err(CaptureError::map("POINTS"))?;
+                let place = PointSettings { link_header_bytes: 0, flags };
+                self.places.set(number, place, 0).map_err(CaptureError::map("POINTS"))?;
                 cgroup::attach(&mut self.ebpf, number, path).map(Links::Cgroup)
             }
+        }
+    }
+
+    /// Gives the kernel's memory for a point's programs back.
+    fn unload_all(&mut self, number: u32) {
+        for name in program_names(number) {
+            self.unload(&name);
         }
     }
 
@@ -342,6 +382,13 @@ impl Held {
         }
     }
 
+    /// Takes over a qdisc that `other`, which goes, would otherwise delete or leave.
+    fn inherit_qdisc(&mut self, other: &InterfaceLinks) {
+        if let Ok(Links::Interface(links)) = &mut self.links {
+            links.inherit_qdisc(other);
+        }
+    }
+
     fn state(&self) -> PointState {
         match &self.links {
             Ok(Links::Interface(links)) => PointState::Attached(links.attachment()),
@@ -357,6 +404,24 @@ impl Links {
             Self::Interface(links) => links.detach(),
             // Dropping a link detaches it.
             Self::Cgroup(links) => drop(links),
+        }
+    }
+
+    /// Ends [`PointFlags::PAUSED`].
+    fn resume(
+        &mut self,
+        places: &mut Array<MapData, PointSettings>,
+        number: u32,
+        is_selected: bool,
+    ) -> Result<(), CaptureError> {
+        match self {
+            Self::Interface(links) => {
+                links.select(places, number, is_selected)?;
+                links.resume(places, number)
+            }
+            Self::Cgroup(_) => {
+                places.set(number, PointSettings::default(), 0).map_err(CaptureError::map("POINTS"))
+            }
         }
     }
 
@@ -404,6 +469,7 @@ mod tests {
         let most = u32::try_from(MAX_CAPTURE_POINTS).unwrap();
         numbers.set([1, 3, most].iter());
         assert_eq!(elsewhere.iter().collect::<Vec<_>>(), [1, 3, most]);
+        assert!(elsewhere.contains(3) && !elsewhere.contains(2) && !elsewhere.contains(35));
         numbers.set([].iter());
         assert_eq!(elsewhere.iter().count(), 0);
     }

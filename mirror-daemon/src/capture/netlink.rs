@@ -7,8 +7,9 @@ use super::error::CaptureError;
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
 };
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
@@ -24,12 +25,25 @@ const RTM_DELQDISC: u16 = 37;
 const RTM_NEWTFILTER: u16 = 44;
 const RTM_DELTFILTER: u16 = 45;
 const RTM_GETTFILTER: u16 = 46;
+const RTM_NEWNSID: u16 = 88;
+const RTM_GETNSID: u16 = 90;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_INFO_KIND: u16 = 1;
+const NETNSA_NSID: u16 = 1;
+const NETNSA_FD: u16 = 3;
+/// -1 as the kernel writes it.
+const NETNSA_NSID_NOT_ASSIGNED: u32 = u32::MAX;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_ID: u16 = 11;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 const NLMSG_HEADER_BYTES: usize = 16;
+const IFINFOMSG_BYTES: usize = 16;
+const RTGENMSG_BYTES: usize = 4;
 const TCMSG_BYTES: usize = 20;
 const IFF_LOOPBACK: u32 = 0x8;
 /// `TC_H_CLSACT`: handle and parent of the clsact qdisc.
@@ -48,11 +62,19 @@ pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
 }
 
 /// What a link is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Link {
     /// `ARPHRD_*`.
     pub(crate) kind: u16,
     pub(crate) is_loopback: bool,
+    /// One end of a veth pair.
+    pub(crate) is_veth: bool,
+    /// `IFLA_LINK`: the index of the interface that this one is on top of; of a veth, the other end.
+    pub(crate) under: Option<u32>,
+    /// `IFLA_LINK_NETNSID`: the number that this namespace has for the one of `under`; `None`: the same.
+    pub(crate) under_namespace: Option<u32>,
+    /// `IFLA_MASTER`: the index of the bridge, bond or VRF that this one belongs to.
+    pub(crate) master: Option<u32>,
 }
 
 /// Where on a clsact qdisc a filter hangs: `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS / EGRESS)`.
@@ -164,18 +186,40 @@ impl Rtnetlink {
     /// When there is none.
     pub(crate) fn link(&self, index: u32) -> Result<Link, CaptureError> {
         // struct ifinfomsg: family, pad, type, index, flags, change.
-        let mut body = [0_u8; 16].to_vec();
+        let mut body = vec![0_u8; IFINFOMSG_BYTES];
         put(&mut body, 4, &index.to_ne_bytes());
         let mut link = None;
         self.0.ask(
             &Request { what: "read a link", kind: RTM_GETLINK, flags: NLM_F_ACK, body: &body },
             |kind, body| {
-                if let (RTM_NEWLINK, Some(hardware), Some(flags)) = (kind, u16_at(body, 2), u32_at(body, 8)) {
-                    link = Some(Link { kind: hardware, is_loopback: flags & IFF_LOOPBACK != 0 });
+                if kind == RTM_NEWLINK {
+                    link = Link::from_message(body);
                 }
             },
         )?;
         link.ok_or_else(|| failed("read a link")(rustix::io::Errno::NODEV))
+    }
+
+    /// The number that this namespace has for another one; `None` when it has none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn namespace_number(&self, other: &File) -> Result<Option<u32>, CaptureError> {
+        // struct rtgenmsg: family, then padding.
+        let mut body = vec![0_u8; RTGENMSG_BYTES];
+        put_attribute(&mut body, NETNSA_FD, &other.as_raw_fd().to_ne_bytes());
+        let mut number = None;
+        self.0.ask(
+            &Request { what: "tell a namespace", kind: RTM_GETNSID, flags: NLM_F_ACK, body: &body },
+            |kind, body| {
+                if kind == RTM_NEWNSID {
+                    number = attributes(body.get(RTGENMSG_BYTES..).unwrap_or_default())
+                        .find(|(kind, _)| *kind == NETNSA_NSID)
+                        .and_then(|(_, value)| u32_at(value, 0));
+                }
+            },
+        )?;
+        Ok(number.filter(|number| *number != NETNSA_NSID_NOT_ASSIGNED))
     }
 
     /// The filters on one side of the interface's clsact qdisc; none without such a qdisc.
@@ -247,6 +291,28 @@ impl Rtnetlink {
             &Request { what: "delete the clsact qdisc", kind: RTM_DELQDISC, flags: NLM_F_ACK, body: &body },
             |_, _| (),
         )
+    }
+}
+
+impl Link {
+    /// From the body of an `RTM_NEWLINK`, a struct ifinfomsg and attributes.
+    fn from_message(body: &[u8]) -> Option<Self> {
+        let flags = u32_at(body, 8)?;
+        let mut link =
+            Self { kind: u16_at(body, 2)?, is_loopback: flags & IFF_LOOPBACK != 0, ..Self::default() };
+        for (kind, value) in attributes(body.get(IFINFOMSG_BYTES..)?) {
+            match kind {
+                IFLA_LINK => link.under = u32_at(value, 0).filter(|index| *index != 0),
+                IFLA_LINK_NETNSID => link.under_namespace = u32_at(value, 0),
+                IFLA_MASTER => link.master = u32_at(value, 0),
+                IFLA_LINKINFO => {
+                    let kind = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
+                    link.is_veth = kind.is_some_and(|(_, kind)| text(kind) == "veth");
+                }
+                _ => {}
+            }
+        }
+        Some(link)
     }
 }
 
@@ -359,7 +425,7 @@ mod tests {
     fn loopback_is_a_loopback() {
         let index = interface_index("lo").expect("lo exists");
         let link = Rtnetlink::open().expect("a socket").link(index).expect("lo has a type");
-        assert_eq!(link, Link { kind: 772, is_loopback: true });
+        assert_eq!(link, Link { kind: 772, is_loopback: true, ..Link::default() });
     }
 
     #[test]

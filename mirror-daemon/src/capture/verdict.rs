@@ -33,7 +33,15 @@ impl VerdictWriter {
         self.write(flow, FlowVerdict { code: VerdictCode::PassOver as u32, until_seq: until.0 })
     }
 
-    /// All of this flow is copied again.
+    /// The answers of this flow are copied whole, and not only the beginning of each segment.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn copy_answers(&mut self, flow: &FlowKey) -> Result<(), CaptureError> {
+        self.write(flow, FlowVerdict { code: VerdictCode::CopyAnswers as u32, until_seq: 0 })
+    }
+
+    /// This flow is copied as any other again.
     ///
     /// # Errors
     /// When the map cannot be written.

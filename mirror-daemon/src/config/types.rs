@@ -3,6 +3,7 @@
 use crate::rule::Rules;
 
 pub use crate::flow::FlowLimits;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -93,6 +94,8 @@ pub struct CaptureConfig {
     pub shards: u32,
     /// How many bytes of each answer segment are copied.
     pub answer_snap_bytes: u32,
+    /// HTTP/2: mirror a request although ordinary fields of it are unknown (joined late); they are left out.
+    pub tolerate_unknown_fields: bool,
     /// How long a busy reader sleeps between two looks at its ring; up to four times as long where little comes.
     pub tick: Duration,
     /// Read PROXY protocol v1/v2 at the start of downstream connections.
@@ -115,6 +118,7 @@ impl Default for CaptureConfig {
             ring_bytes: 16 * 1024 * 1024,
             shards: 1,
             answer_snap_bytes: 256,
+            tolerate_unknown_fields: false,
             tick: Duration::from_millis(4),
             proxy_protocol: false,
             exclude: Vec::new(),
@@ -140,6 +144,19 @@ pub enum CapturePoint {
         /// The directory.
         path: PathBuf,
     },
+}
+
+impl fmt::Display for CapturePoint {
+    /// What an operator calls it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interface { name, netns: None, .. } => write!(f, "interface {name}"),
+            Self::Interface { name, netns: Some(netns), .. } => {
+                write!(f, "interface {name} in {}", netns.display())
+            }
+            Self::Cgroup { path } => write!(f, "cgroup {}", path.display()),
+        }
+    }
 }
 
 /// `[admin]`, checked.

@@ -1,4 +1,7 @@
 //! One direction that is not put in order: only looked at as it passes.
+//!
+//! Of most segments only the beginning was copied. Where capture was told to copy more (HTTP/2 after a join), later
+//! pieces follow the first one of their segment, and are yielded as they come.
 
 use super::assembler::{Origin, Out, Phase};
 use super::counters::{add_bytes, increment};
@@ -13,6 +16,8 @@ pub(super) struct Glimpser {
     phase: Phase,
     /// The furthest place seen.
     highest: SeqNumber,
+    /// Where the segment starts that was yielded last; more pieces of it may come.
+    current: Option<SeqNumber>,
     /// A FIN came while the gate was shut.
     fin_waits: bool,
     window: Window,
@@ -24,6 +29,7 @@ impl Glimpser {
             origin,
             phase: Phase::Gated,
             highest: origin.first,
+            current: None,
             fin_waits: false,
             window: Window::default(),
         }
@@ -53,7 +59,10 @@ impl Glimpser {
         // Behind a jump everything is ahead, however the numbers compare.
         let is_near = super::window::is_near(self.highest, placed.wire_start);
         let is_new = !is_near || placed.wire_end.is_after(self.highest);
-        if !piece.at_segment_start {
+        let is_rest = self.current == Some(placed.wire_start) && placed.wire_end == self.highest;
+        if !piece.at_segment_start && is_rest && self.phase == Phase::Flowing {
+            self.glimpse(placed, out);
+        } else if !piece.at_segment_start {
             add_bytes(&mut out.counters.dropped.unglimpsed, piece.bytes.len());
         } else if self.phase == Phase::Gated {
             add_bytes(&mut out.counters.dropped.gated, piece.bytes.len());
@@ -87,10 +96,12 @@ impl Glimpser {
         self.phase == Phase::Finished
     }
 
-    fn glimpse(&self, placed: &Placed<'_>, out: &mut Out<'_>) {
+    fn glimpse(&mut self, placed: &Placed<'_>, out: &mut Out<'_>) {
+        self.current = Some(placed.wire_start);
         add_bytes(&mut out.counters.forwarded_bytes, placed.piece.bytes.len());
         (out.emit)(FlowEvent::Glimpse(Glimpse {
             start: placed.wire_start,
+            offset_bytes: placed.piece.start.bytes_since(placed.wire_start),
             ack: placed.piece.ack,
             at: placed.piece.at,
             segment_bytes: placed.segment_bytes(),

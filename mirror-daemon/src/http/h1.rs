@@ -47,7 +47,7 @@ use self::chunked::ChunkedDecoder;
 use self::resync::Resync;
 use self::upgrade::UpgradeWait;
 use super::{HttpEvent, RequestNumber};
-use crate::flow::{Chunk, Glimpse, SeqNumber, Timestamp};
+use crate::flow::{Chunk, Direction, Glimpse, SeqNumber, Timestamp};
 use std::time::Duration;
 
 /// A held request whose answer has not been seen for this long is dropped.
@@ -70,6 +70,26 @@ pub(super) struct Http1 {
     unanswered: u32,
     /// Set while framing is not trusted.
     resync: Option<Box<Resync>>,
+    /// Set when the connection goes on in HTTP/2.
+    http2: Option<Box<Http2Start>>,
+}
+
+/// Where a connection goes on in HTTP/2, behind `Upgrade: h2c`.
+#[derive(Debug)]
+pub(super) struct Http2Start {
+    /// The number of its next request.
+    pub(super) next_number: RequestNumber,
+    /// What came behind the request before the answer was seen.
+    held: Option<(Vec<u8>, Place)>,
+}
+
+impl Http2Start {
+    /// The first bytes in HTTP/2, as far as they came already.
+    pub(super) fn held_chunk(&self) -> Option<Chunk<'_>> {
+        let (bytes, place) = self.held.as_ref()?;
+        let Place { seq: start, at_segment_start, ack, at } = *place;
+        Some(Chunk { direction: Direction::Request, start, at_segment_start, ack, at, bytes })
+    }
 }
 
 #[derive(Debug)]
@@ -143,7 +163,15 @@ impl Http1 {
     }
 
     fn new(state: State, resync: Option<Box<Resync>>) -> Self {
-        Self { state, cursor: None, next_number: 0, answers: AnswerSight::default(), unanswered: 0, resync }
+        Self {
+            state,
+            cursor: None,
+            next_number: 0,
+            answers: AnswerSight::default(),
+            unanswered: 0,
+            resync,
+            http2: None,
+        }
     }
 
     /// Bytes of the request direction.
@@ -161,18 +189,19 @@ impl Http1 {
         self.run(chunk.bytes, place, emit);
     }
 
-    /// A segment of the answer direction.
-    pub(super) fn handle_glimpse(&mut self, glimpse: &Glimpse<'_>, emit: &mut Emit<'_>) {
-        if matches!(self.state, State::Over) {
-            return;
+    /// A segment of the answer direction. Gives the bytes of it that were used up, where HTTP/2 follows behind them.
+    pub(super) fn handle_glimpse(&mut self, glimpse: &Glimpse<'_>, emit: &mut Emit<'_>) -> Option<usize> {
+        // Later pieces of a segment say nothing that HTTP/1 asks for.
+        if matches!(self.state, State::Over) || glimpse.offset_bytes > 0 {
+            return None;
         }
         let sighting = self.answers.observe(glimpse, self.resync.is_some());
         if sighting == Sighting::Repeated {
-            return;
+            return None;
         }
         if self.resync.is_some() {
             self.judge_candidate(sighting, glimpse, emit);
-            return;
+            return None;
         }
         let mut heads = AnswerHeads::of(glimpse);
         while self.unanswered > 0
@@ -182,7 +211,22 @@ impl Http1 {
                 self.unanswered = self.unanswered.saturating_sub(1);
             }
             self.hold_against_upgrade(head, glimpse.ack, emit);
+            if self.http2.is_some() {
+                return heads.ends().0;
+            }
         }
+        None
+    }
+
+    /// Where the connection went on in HTTP/2; once.
+    pub(super) fn take_http2(&mut self) -> Option<Box<Http2Start>> {
+        self.http2.take()
+    }
+
+    /// Nothing is known of where messages begin, and nothing looks like it: a connection that was joined or has lost
+    /// its framing.
+    pub(super) fn is_seeking(&self) -> bool {
+        matches!(self.state, State::Seeking)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.

@@ -3,6 +3,7 @@
 #![allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 mod decoding;
+mod http2;
 mod joining;
 mod properties;
 mod tls;
@@ -75,6 +76,7 @@ impl Log {
                 }
                 open(self, number, &|seen| seen.end = Some(Err(reason)));
             }
+            HttpEvent::Cancelled { .. } => panic!("HTTP/1 knows no cancelling"),
             HttpEvent::PassOver { reason } => self.passed_over.push(reason),
         }
     }
@@ -145,8 +147,14 @@ impl Wire {
     fn answer(&mut self, bytes: impl AsRef<[u8]>) {
         let head = bytes.as_ref();
         let segment_bytes = head.len() as u32;
-        let glimpse =
-            Glimpse { start: self.answer_seq, ack: self.request_seq, at: Timestamp(0), segment_bytes, head };
+        let glimpse = Glimpse {
+            start: self.answer_seq,
+            offset_bytes: 0,
+            ack: self.request_seq,
+            at: Timestamp(0),
+            segment_bytes,
+            head,
+        };
         self.event(&FlowEvent::Glimpse(glimpse));
         self.answer_seq = self.answer_seq.add(segment_bytes);
     }

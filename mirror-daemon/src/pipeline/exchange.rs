@@ -4,8 +4,8 @@ use super::{Outlet, View};
 use crate::config::{ShadowConfig, ShadowId};
 use crate::drop_reason::DropReason;
 use crate::http::{BodyLength, Field, RequestNumber};
-use crate::replay::{BodyWriter, ShadowBody, ShadowRequest, body_channel};
-use crate::rewrite::{self, ShadowHead};
+use crate::replay::{BodyWriter, Canceller, Original, ShadowBody, ShadowRequest, body_channel, original};
+use crate::rewrite::{self, HeadForm, ShadowHead};
 use crate::telemetry::ShadowLedger;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
@@ -45,6 +45,10 @@ pub(super) struct Exchange {
     body: BytesMut,
     /// What its Content-Length said; 0 where there is none.
     promised_bytes: u64,
+    /// It is streamed from its start.
+    pub(super) is_call: bool,
+    /// For the shadows that it is streamed to.
+    cancellers: Vec<Canceller>,
 }
 
 /// What one shadow is to get.
@@ -54,6 +58,8 @@ pub(super) struct Copy {
     /// The configuration that `id` belongs to.
     pub(super) generation: u64,
     pub(super) shadow: Arc<ShadowConfig>,
+    /// The form of its head and trailers.
+    pub(super) form: HeadForm,
     pub(super) books: Arc<ShadowLedger>,
     pub(super) state: CopyState,
 }
@@ -77,8 +83,17 @@ impl Exchange {
         copies: Vec<Copy>,
         sampled_out: Vec<Arc<ShadowLedger>>,
     ) -> Self {
-        let body = BytesMut::new();
-        Self { number, held, is_complete: false, copies, sampled_out, body, promised_bytes: 0 }
+        Self {
+            number,
+            held,
+            is_complete: false,
+            copies,
+            sampled_out,
+            body: BytesMut::new(),
+            promised_bytes: 0,
+            is_call: false,
+            cancellers: Vec::new(),
+        }
     }
 
     /// Bytes that this exchange holds on to, allocated and not only used.
@@ -98,6 +113,18 @@ impl Exchange {
             self.body.reserve(usize::try_from(bytes.min(TRUSTED_BODY_BYTES)).unwrap_or(0));
             self.stream_where(view, outlet, |limit| bytes > limit);
         }
+    }
+
+    /// Sends the head on its way, with what there is of the body, if this is a call that is not held or under way.
+    pub(super) fn start_call(&mut self, view: &View, outlet: &mut impl Outlet) {
+        if self.is_call && self.held.is_none() {
+            self.stream_where(view, outlet, |_| true);
+        }
+    }
+
+    /// Tells the shadows that it is streamed to when the original is cancelled. Once.
+    pub(super) fn take_cancellers(&mut self) -> Vec<Canceller> {
+        std::mem::take(&mut self.cancellers)
     }
 
     /// Books the mirrors' side of the entry: what is owed, and what the percentage left out.
@@ -153,7 +180,7 @@ impl Exchange {
             if let CopyState::Waiting { trailers, .. } | CopyState::Streaming { trailers, .. } =
                 &mut copy.state
             {
-                *trailers = rewrite::shadow_trailers(fields, &copy.shadow.rewrite);
+                *trailers = rewrite::shadow_trailers(fields, &copy.shadow.rewrite, copy.form);
             }
         }
     }
@@ -219,7 +246,12 @@ impl Exchange {
                 continue;
             }
             let bytes = so_far.get_or_insert_with(|| Bytes::copy_from_slice(&self.body));
-            copy.start_streaming(bytes.clone(), view, outlet);
+            let original = self.is_call.then(|| {
+                let (canceller, original) = original();
+                self.cancellers.push(canceller);
+                original
+            });
+            copy.start_streaming(bytes.clone(), original, view, outlet);
         }
         if !self.copies.iter().any(|copy| matches!(copy.state, CopyState::Waiting { .. })) {
             self.body = BytesMut::new();
@@ -228,7 +260,13 @@ impl Exchange {
 }
 
 impl Copy {
-    fn start_streaming(&mut self, so_far: Bytes, view: &View, outlet: &mut impl Outlet) {
+    fn start_streaming(
+        &mut self,
+        so_far: Bytes,
+        original: Option<Original>,
+        view: &View,
+        outlet: &mut impl Outlet,
+    ) {
         let CopyState::Waiting { head, trailers } = std::mem::replace(&mut self.state, CopyState::Lost)
         else {
             return;
@@ -243,7 +281,7 @@ impl Copy {
             return;
         }
         self.state = CopyState::Streaming { writer, trailers };
-        self.offer(ShadowRequest { head, body: ShadowBody::Streaming(reader), original: None }, view, outlet);
+        self.offer(ShadowRequest { head, body: ShadowBody::Streaming(reader), original }, view, outlet);
     }
 
     /// Hands the copy over; from here on the replayer closes its entry.

@@ -1,12 +1,14 @@
 //! What becomes of the decoded requests: rules, copies, and the entry of each.
 
+use super::calls::{Calls, is_call};
 use super::exchange::{Copy, CopyState, Entry, Exchange};
 use super::{Outlet, PipelineCounters, View};
 use crate::config::Leg;
 use crate::drop_reason::DropReason;
 use crate::flow::{CloseCause, FlowEvent, FlowKey, Timestamp};
+use crate::http::h2::{H2Counters, H2Options, Synchronisation};
 use crate::http::{BodyLength, HttpEvent, HttpFlow, HttpOptions, RequestHead, RequestNumber};
-use crate::rewrite::{self, HostSource};
+use crate::rewrite::{self, HeadForm, HostSource};
 use crate::rule::{self, Decision, Sender};
 use crate::telemetry::{Ledger, ShadowLedger};
 use bytes::Bytes;
@@ -20,12 +22,23 @@ use std::sync::Arc;
 pub(super) struct Connection {
     /// Made at the first event.
     http: Option<HttpFlow>,
-    /// Requests under way that somebody waits for; nearly always none or one.
+    under_way: UnderWay,
+    /// How far it was synchronised at the last event, if it is one of HTTP/2.
+    synchronisation: Option<Synchronisation>,
+    /// Capture was asked to copy answers whole.
+    has_whole_answers: bool,
+    /// When the decoder is woken next; it may have found out since that it need not be.
+    timeout: Option<Timestamp>,
+}
+
+/// The requests of one connection.
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// Those that somebody waits for; nearly always none or one, in HTTP/2 some.
     exchanges: Vec<Exchange>,
     /// The client that a PROXY protocol header named.
     proxied_client: Option<IpAddr>,
-    /// When the decoder is woken next; it may have found out since that it need not be.
-    timeout: Option<Timestamp>,
+    calls: Calls,
 }
 
 /// All of a pipeline but its flows, so that both can be borrowed at once.
@@ -35,8 +48,12 @@ pub(super) struct Requests<O> {
     pub(super) ledger: Arc<Ledger>,
     pub(super) outlet: O,
     pub(super) counters: PipelineCounters,
+    /// What connections of HTTP/2 counted.
+    pub(super) http2: H2Counters,
     /// The request that was just decoded is wanted by nobody: its body need not be copied.
     pub(super) is_unwanted: bool,
+    /// A request that is streamed from its start may have begun, or may have been released.
+    has_calls: bool,
     pub(super) http_options: HttpOptions,
     /// Flows that are to be forgotten when the segment is done with: their number is at most one.
     pub(super) ignored: Option<FlowKey>,
@@ -55,8 +72,11 @@ impl<O: Outlet> Requests<O> {
     pub(super) fn new(view: Arc<View>, ledger: Arc<Ledger>, outlet: O) -> Self {
         let capture = &view.config.capture;
         let proxy_protocol = capture.proxy_protocol && capture.leg == Leg::Downstream;
+        let tolerate_unknown_fields = capture.tolerate_unknown_fields;
         Self {
-            http_options: HttpOptions { proxy_protocol },
+            has_calls: false,
+            http_options: HttpOptions { proxy_protocol, http2: H2Options { tolerate_unknown_fields } },
+            http2: H2Counters::default(),
             view,
             ledger,
             outlet,
@@ -73,35 +93,81 @@ impl<O: Outlet> Requests<O> {
     }
 
     pub(super) fn handle_flow(&mut self, key: &FlowKey, connection: &mut Connection, event: &FlowEvent<'_>) {
-        let Connection { http, exchanges, proxied_client, timeout } = connection;
+        let Connection { http, under_way, .. } = connection;
         let http = http.get_or_insert_with(|| HttpFlow::new(self.http_options));
         self.is_unwanted = false;
         let before = http.allocated_bytes();
-        http.handle_event(event, &mut |http_event| {
-            self.handle_http(key, exchanges, proxied_client, &http_event)
-        });
+        http.handle_event(event, &mut |http_event| self.handle_http(key, under_way, &http_event));
         self.charge(before, http.allocated_bytes());
         if http.allocated_bytes() > before && self.is_full() {
             let before = http.allocated_bytes();
-            http.shed(&mut |event| self.handle_http(key, exchanges, proxied_client, &event));
+            http.shed(&mut |event| self.handle_http(key, under_way, &event));
             self.charge(before, http.allocated_bytes());
         }
-        if let FlowEvent::Closed(cause) = event {
-            if *cause == CloseCause::NotGateway {
-                self.outlet.ignore(key);
-            }
-            // The decoder has ended every open request by now; this is the belt to its braces.
-            for exchange in std::mem::take(exchanges) {
-                self.forget(exchange, DropReason::Truncated);
-            }
-            return;
+        if std::mem::take(&mut self.has_calls) {
+            self.start_calls(under_way);
         }
+        self.follow_http2(key, connection);
+        match event {
+            FlowEvent::Closed(cause) => self.handle_closed(key, connection, *cause),
+            _ => self.handle_more(key, connection, event),
+        }
+    }
+
+    fn handle_closed(&mut self, key: &FlowKey, connection: &mut Connection, cause: CloseCause) {
+        if cause == CloseCause::NotGateway {
+            self.outlet.ignore(key);
+        }
+        let under_way = std::mem::take(&mut connection.under_way);
+        under_way.calls.cancel_all();
+        // The decoder has ended every open request by now; this is the belt to its braces.
+        for exchange in under_way.exchanges {
+            self.forget(exchange, DropReason::Truncated);
+        }
+    }
+
+    /// What an event that did not end the connection leaves to do.
+    fn handle_more(&mut self, key: &FlowKey, connection: &mut Connection, event: &FlowEvent<'_>) {
+        let Connection { http: Some(http), timeout, .. } = connection else { return };
         if self.is_unwanted {
             self.pass_over_body(key, http, event);
         }
         if timeout.is_none() {
             *timeout = http.next_timeout();
             self.note_timeout(key, *timeout);
+        }
+    }
+
+    /// Keeps the books of HTTP/2 connections, and has capture copy as much of their answers as they need.
+    fn follow_http2(&mut self, key: &FlowKey, connection: &mut Connection) {
+        let Connection { http: Some(http), synchronisation, has_whole_answers, .. } = connection else {
+            return;
+        };
+        let now = http.synchronisation();
+        if *synchronisation != now {
+            self.counters.move_http2_flow(*synchronisation, now);
+            *synchronisation = now;
+        }
+        if now.is_none() {
+            return;
+        }
+        if let Some(counts) = http.take_http2_counters() {
+            self.http2.add(&counts);
+        }
+        let wants = http.wants_whole_answers();
+        if *has_whole_answers != wants {
+            *has_whole_answers = wants;
+            self.outlet.copy_answers(key, wants);
+        }
+    }
+
+    /// Sends the heads of requests that are streamed from their start, and not yet whole, on their way.
+    fn start_calls(&mut self, under_way: &mut UnderWay) {
+        let Self { view, outlet, counters, .. } = self;
+        for exchange in &mut under_way.exchanges {
+            let before = exchange.held_bytes();
+            exchange.start_call(view, outlet);
+            counters.charge(before, exchange.held_bytes());
         }
     }
 
@@ -123,21 +189,16 @@ impl<O: Outlet> Requests<O> {
     }
 
     pub(super) fn handle_http_timeout(&mut self, key: &FlowKey, connection: &mut Connection, now: Timestamp) {
-        let Connection { http: Some(http), exchanges, proxied_client, timeout } = connection else { return };
+        let Connection { http: Some(http), under_way, timeout, .. } = connection else { return };
         let before = http.allocated_bytes();
-        http.handle_timeout(now, &mut |event| self.handle_http(key, exchanges, proxied_client, &event));
+        http.handle_timeout(now, &mut |event| self.handle_http(key, under_way, &event));
         self.charge(before, http.allocated_bytes());
         *timeout = http.next_timeout();
         self.note_timeout(key, *timeout);
     }
 
-    fn handle_http(
-        &mut self,
-        key: &FlowKey,
-        exchanges: &mut Vec<Exchange>,
-        proxied_client: &mut Option<IpAddr>,
-        event: &HttpEvent<'_>,
-    ) {
+    fn handle_http(&mut self, key: &FlowKey, under_way: &mut UnderWay, event: &HttpEvent<'_>) {
+        let UnderWay { exchanges, proxied_client, calls } = under_way;
         match event {
             HttpEvent::Client { ip } => *proxied_client = Some(*ip),
             HttpEvent::Request { number, head, held } => {
@@ -155,7 +216,13 @@ impl<O: Outlet> Requests<O> {
                 false
             }),
             HttpEvent::Released { number } => self.release(exchanges, *number),
-            HttpEvent::Complete { number } => self.change(exchanges, *number, Exchange::complete),
+            HttpEvent::Complete { number } => {
+                let exchange = exchanges.iter_mut().find(|exchange| exchange.number == *number);
+                let cancellers = exchange.map(Exchange::take_cancellers).unwrap_or_default();
+                calls.add(*number, cancellers);
+                self.change(exchanges, *number, Exchange::complete);
+            }
+            HttpEvent::Cancelled { number } => calls.cancel(*number),
             HttpEvent::Dropped { number, reason } => {
                 match exchanges.iter().position(|exchange| exchange.number == *number) {
                     Some(index) => {
@@ -183,6 +250,10 @@ impl<O: Outlet> Requests<O> {
         if !held {
             self.book(entry);
             exchange.book_mirrors();
+        }
+        if is_call(head) {
+            exchange.is_call = true;
+            self.has_calls = true;
         }
         exchange.start(head.body, &view, &mut self.outlet);
         self.charge(0, exchange.held_bytes());
@@ -214,12 +285,13 @@ impl<O: Outlet> Requests<O> {
                 continue;
             }
             let (shadow, books) = (Arc::clone(shadow), Arc::clone(books));
-            let rewritten = rewrite::shadow_head(head, &shadow.rewrite, &view.config.loop_mark);
+            let form = HeadForm::of(shadow.protocol, head.version);
+            let rewritten = rewrite::shadow_head(head, &shadow.rewrite, &view.config.loop_mark, form);
             if rewritten.host == HostSource::OwnAuthority {
                 self.counters.without_host = self.counters.without_host.saturating_add(1);
             }
             let state = CopyState::Waiting { head: rewritten.head, trailers: Bytes::new() };
-            copies.push(Copy { id, generation: view.generation, shadow, books, state });
+            copies.push(Copy { id, generation: view.generation, shadow, form, books, state });
         }
         (Entry::Matched, copies, sampled_out)
     }
@@ -266,6 +338,7 @@ impl<O: Outlet> Requests<O> {
             exchanges.iter().find(|exchange| exchange.number == number).and_then(|exchange| exchange.held);
         let Some(entry) = entry else { return };
         self.book(entry);
+        self.has_calls = true;
         self.change(exchanges, number, Exchange::release);
     }
 
@@ -284,8 +357,7 @@ impl<O: Outlet> Requests<O> {
     }
 
     fn charge(&mut self, before: usize, after: usize) {
-        let counters = &mut self.counters;
-        counters.buffered_bytes = counters.buffered_bytes.saturating_sub(before).saturating_add(after);
+        self.counters.charge(before, after);
     }
 
     /// Asks capture to leave out the rest of a body that nobody wants.

@@ -1,5 +1,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
 
+mod calls;
+
 use super::*;
 use crate::config::Config;
 use crate::flow::{Direction, TcpFlags};
@@ -29,6 +31,8 @@ impl Outlet for Nowhere {
     }
     fn ignore(&mut self, _flow: &FlowKey) {}
     fn pass_over(&mut self, _flow: &FlowKey, _up_to: SeqNumber) {}
+
+    fn copy_answers(&mut self, _flow: &FlowKey, _whole: bool) {}
 }
 
 /// Each of many connections sends `bytes` and nothing more; the books at their end.

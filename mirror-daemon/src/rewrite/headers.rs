@@ -1,7 +1,8 @@
 //! Fields that are not simply copied: hop-by-hop ones, and those that frame the body.
 
 use super::wire::Wire;
-use crate::http::{BodyLength, Field};
+use super::{Framing, HeadForm, is_http2};
+use crate::http::{BodyLength, Field, RequestHead};
 
 /// What a field's name makes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,13 +13,16 @@ pub(super) enum FieldKind {
     Te,
     /// Connection, Keep-Alive, Proxy-Connection, Upgrade (RFC 9110, 7.6.1).
     HopByHop,
+    /// HTTP2-Settings, which belongs to an upgrade (RFC 7540, 3.2.1): Connection names it, and should it not,
+    /// HTTP/2 is no place for it all the same.
+    Http2Settings,
     Cookie,
     Other,
 }
 
 impl FieldKind {
     pub(super) fn of(name: &str) -> Self {
-        const KINDS: [(&str, FieldKind); 9] = [
+        const KINDS: [(&str, FieldKind); 10] = [
             ("host", FieldKind::Host),
             ("content-length", FieldKind::ContentLength),
             ("transfer-encoding", FieldKind::TransferEncoding),
@@ -27,6 +31,7 @@ impl FieldKind {
             ("keep-alive", FieldKind::HopByHop),
             ("proxy-connection", FieldKind::HopByHop),
             ("upgrade", FieldKind::HopByHop),
+            ("http2-settings", FieldKind::Http2Settings),
             ("cookie", FieldKind::Cookie),
         ];
         let found = KINDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -103,21 +108,39 @@ fn names_a_field(option: &[u8]) -> bool {
     !option.is_empty() && !is("keep-alive") && !is("close") && !END_TO_END.into_iter().any(is)
 }
 
+/// How the body is framed. HTTP/2 says of a body what HTTP/1 must say in two ways:
+///
+/// - Trailers that are announced want chunks in HTTP/1, whatever Content-Length says; others are lost behind it
+///   (RFC 9110, 6.5.1).
+/// - A method that is made for content says that there is none (RFC 9110, 8.6): some servers insist.
+pub(super) fn framing(head: &RequestHead<'_>, form: HeadForm) -> Framing {
+    let is_from_http2 = is_http2(head) && form == HeadForm::Http1;
+    match head.body {
+        BodyLength::None if is_from_http2 && matches!(head.method, "POST" | "PUT" | "PATCH") => {
+            Framing::Length(0)
+        }
+        BodyLength::None => Framing::None,
+        BodyLength::Known(_) if is_from_http2 && head.field("trailer").is_some() => Framing::Chunked,
+        BodyLength::Known(bytes) => Framing::Length(bytes),
+        BodyLength::Chunked => Framing::Chunked,
+    }
+}
+
 /// Writes a Content-Length or Transfer-Encoding field if it describes the body that follows; true when it
-/// was written. Transfer-Encoding keeps codings before `chunked`: only `chunked` itself is taken off bodies.
+/// was written. Of codings, the decoder lets only `chunked` pass, and that only HTTP/1 can say.
 pub(super) fn put_framing(
     wire: &mut Wire,
     field: &Field<'_>,
     kind: FieldKind,
-    body: BodyLength,
+    framing: Framing,
     is_framed: bool,
 ) -> bool {
-    match (kind, body) {
-        (FieldKind::TransferEncoding, BodyLength::Chunked) => {
+    match (kind, framing) {
+        (FieldKind::TransferEncoding, Framing::Chunked) if wire.form() == HeadForm::Http1 => {
             wire.put_line(field);
             true
         }
-        (FieldKind::ContentLength, BodyLength::Known(bytes)) if !is_framed => {
+        (FieldKind::ContentLength, Framing::Length(bytes)) if !is_framed => {
             let said = std::str::from_utf8(field.value).ok().and_then(|value| value.parse::<u64>().ok());
             if said == Some(bytes) {
                 wire.put_line(field);
@@ -131,16 +154,16 @@ pub(super) fn put_framing(
     }
 }
 
-/// Writes the framing that no captured field gave: HTTP/2 needs none.
-pub(super) fn put_missing_framing(wire: &mut Wire, body: BodyLength) {
-    match body {
-        BodyLength::None => {}
-        BodyLength::Known(bytes) => {
-            wire.put(b"Content-Length: ");
+/// Writes the framing that no captured field gave. HTTP/2 ends a body by END_STREAM.
+pub(super) fn put_missing_framing(wire: &mut Wire, framing: Framing) {
+    match (framing, wire.form()) {
+        (Framing::None, _) | (Framing::Chunked, HeadForm::Http2) => {}
+        (Framing::Length(bytes), _) => {
+            wire.put_name(b"Content-Length");
             put_number(wire, bytes);
             wire.put(b"\r\n");
         }
-        BodyLength::Chunked => wire.put(b"Transfer-Encoding: chunked\r\n"),
+        (Framing::Chunked, HeadForm::Http1) => wire.put(b"Transfer-Encoding: chunked\r\n"),
     }
 }
 

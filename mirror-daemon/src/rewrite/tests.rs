@@ -2,8 +2,11 @@
 
 use super::*;
 use crate::config::{HostRewrite, Redaction};
-use crate::http::Version;
+use crate::http::{BodyLength, Version};
 use proptest::prelude::*;
+
+mod properties;
+mod translation;
 
 fn config() -> RewriteConfig {
     RewriteConfig {
@@ -35,7 +38,7 @@ fn head<'a>(target: &'a str, fields: &'a [Field<'a>], body: BodyLength) -> Reque
 fn rewritten(config: &RewriteConfig, target: &str, lines: &[&str], body: BodyLength) -> (String, HostSource) {
     let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
     let fields = captured(&lines);
-    let made = shadow_head(&head(target, &fields, body), config, "x-mirrored-by");
+    let made = shadow_head(&head(target, &fields, body), config, "x-mirrored-by", HeadForm::Http1);
     (String::from_utf8(made.head.wire.to_vec()).unwrap(), made.host)
 }
 
@@ -209,7 +212,7 @@ fn version_is_always_http_1_1() {
     let fields = captured(&[b"A: 1\r\n"]);
     let old =
         RequestHead { version: Version::Http10, method: "HEAD", ..head("/", &fields, BodyLength::None) };
-    let made = shadow_head(&old, &config(), "m").head;
+    let made = shadow_head(&old, &config(), "m", HeadForm::Http1).head;
     assert_eq!(
         &made.wire[..],
         b"HEAD / HTTP/1.1\r\nHost: own.example:8000\r\nA: 1\r\nm: mirror-daemon\r\n\r\n"
@@ -222,7 +225,7 @@ fn http2_fields_without_lines_are_written_out() {
     let fields =
         [Field { name: "x-a", value: b"1", line: b"" }, Field { name: "host", value: b"h:1", line: b"" }];
     let request = RequestHead { version: Version::Http2, ..head("/", &fields, BodyLength::Chunked) };
-    let made = shadow_head(&request, &config(), "m").head;
+    let made = shadow_head(&request, &config(), "m", HeadForm::Http1).head;
     let expected = b"POST / HTTP/1.1\r\nx-a: 1\r\nhost: h-shadow:1\r\nTransfer-Encoding: chunked\r\nm: mirror-daemon\r\n\r\n";
     assert_eq!(&made.wire[..], expected);
     assert_eq!(made.framing, Framing::Chunked);
@@ -312,9 +315,13 @@ fn no_captured_byte_can_start_a_line_of_its_own() {
         Field { name: "Host", value: b"h\nX: 2", line: b"Host: h\nX: 2\r\n" },
         Field { name: "Cookie", value: b"a=1\r\nX: 2", line: b"" },
     ];
-    let made =
-        shadow_head(&head("/\r\nX:\x7f2", &fields, BodyLength::None), &redacting(&[], &["b"], &["q"]), "m")
-            .head;
+    let made = shadow_head(
+        &head("/\r\nX:\x7f2", &fields, BodyLength::None),
+        &redacting(&[], &["b"], &["q"]),
+        "m",
+        HeadForm::Http1,
+    )
+    .head;
     let expected = "POST /%0D%0AX:%7F2 HTTP/1.1\r\nA: 1  X: 2\r\nHost: h X-shadow: 2\r\nCookie: a=1  X: 2\r\nm: mirror-daemon\r\n\r\n";
     assert_eq!(std::str::from_utf8(&made.wire).unwrap(), expected);
 }
@@ -332,7 +339,10 @@ fn trailers_are_edited_and_redacted_and_carry_no_framing() {
         b"X-Sec: s\n",
         b"Connection: close\r\n",
     ]);
-    assert_eq!(&shadow_trailers(&fields, &config)[..], b"X-Sum:  abc\r\nX-Sec: redacted\r\n");
+    assert_eq!(
+        &shadow_trailers(&fields, &config, HeadForm::Http1)[..],
+        b"X-Sum:  abc\r\nX-Sec: redacted\r\n"
+    );
 }
 
 #[test]
@@ -340,7 +350,7 @@ fn head_is_written_into_one_buffer_sized_up_front() {
     let fields = captured(&[b"Host: h\n", b"A: 1\n", b"Content-Length: 12\n"]);
     let config = RewriteConfig { edits: vec![set("X-Long", &"v".repeat(500))], ..config() };
     let request = head("http://h/", &fields, BodyLength::Known(12));
-    let made = shadow_head(&request, &config, "x-mirrored-by");
+    let made = shadow_head(&request, &config, "x-mirrored-by", HeadForm::Http1);
     assert!(made.head.wire.len() <= capacity(&request, &config, "x-mirrored-by"));
 }
 
@@ -363,7 +373,7 @@ proptest! {
             .collect();
         let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
         let fields = captured(&lines);
-        let made = shadow_head(&head(&target, &fields, BodyLength::None), &config(), "x-mirrored-by").head;
+        let made = shadow_head(&head(&target, &fields, BodyLength::None), &config(), "x-mirrored-by", HeadForm::Http1).head;
 
         let options = ConnectionOptions::of(&fields);
         let stays = |field: &&Field<'_>| FieldKind::of(field.name) == FieldKind::Other && !options.names(field.name);
@@ -387,7 +397,7 @@ proptest! {
     ) {
         let fields: Vec<Field<'_>> = values.iter().map(|value| Field { name: "Cookie", value, line: b"" }).collect();
         let config = redacting(&[], &["a"], &["a"]);
-        let made = shadow_head(&head(&target, &fields, BodyLength::None), &config, "m").head;
+        let made = shadow_head(&head(&target, &fields, BodyLength::None), &config, "m", HeadForm::Http1).head;
         let line_ends = made.wire.windows(2).filter(|pair| pair == b"\r\n").count();
         // Request line, Host, the cookies, the loop mark, the blank line.
         prop_assert_eq!(line_ends, values.len() + 4);

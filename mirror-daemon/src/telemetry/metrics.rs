@@ -233,6 +233,29 @@ pub const FLOW_BYTES: Family = Family {
     action: "As for `mirror_flow_events_total`.",
 };
 
+/// What connections of HTTP/2 counted.
+pub const HTTP2_EVENTS: Family = Family {
+    name: "mirror_http2_events_total",
+    kind: Kind::Counter,
+    labels: &[("counter", "a violation by its kind, or what became of frame boundaries and HPACK tables")],
+    help: "Violations of HTTP/2 and HPACK that were seen in captured connections, and frame boundaries and \
+           dynamic tables that were lost and found again.",
+    action: "Violations: a client is broken or hostile; production sees the same bytes. `lost_boundaries` and \
+             `forgotten_tables` that grow: bytes are being lost, see `mirror_kernel_losses_total`.",
+};
+
+/// Connections of HTTP/2 now.
+pub const HTTP2_CONNECTIONS: Family = Family {
+    name: "mirror_http2_connections",
+    kind: Kind::Gauge,
+    labels: &[("state", "`synchronised`, `unproven`, `searching`")],
+    help: "Connections of HTTP/2 now. `synchronised`: their requests are mirrored. `unproven`: requests are \
+           decoded and wait for an answer that proves them. `searching`: joined late or lost, no frame boundary \
+           is known.",
+    action: "After a start of the daemon, connections that were open before are synchronised after some traffic; \
+             those that stay `searching` or `unproven` are mirrored once their clients connect anew.",
+};
+
 /// Flows now.
 pub const FLOWS: Family = Family {
     name: "mirror_flows",
@@ -371,7 +394,7 @@ pub const PROCESS_FDS: Family = Family {
 };
 
 /// Every metric, in the order of the page and of the documentation.
-pub const ALL: [Family; 33] = [
+pub const ALL: [Family; 35] = [
     REQUESTS,
     COPIES,
     COPIES_OWED,
@@ -390,6 +413,8 @@ pub const ALL: [Family; 33] = [
     KERNEL_BYTES,
     FLOW_EVENTS,
     FLOW_BYTES,
+    HTTP2_EVENTS,
+    HTTP2_CONNECTIONS,
     FLOWS,
     FLOW_BUFFERED,
     CAPTURE_POINTS,

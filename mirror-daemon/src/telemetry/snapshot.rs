@@ -27,6 +27,10 @@ pub struct Snapshot {
     pub kernel: Vec<LabelledCount>,
     /// Counters of `flow`, summed over all shards: gaps, shed flows, evictions.
     pub flow: Vec<LabelledCount>,
+    /// What connections of HTTP/2 counted, summed over all shards: violations by kind, losses of synchronisation.
+    pub http2: Vec<LabelledCount>,
+    /// Connections of HTTP/2 now, by how far they are synchronised, in all shards.
+    pub http2_connections: Vec<LabelledCount>,
     /// Connections that are followed now, in all shards.
     pub flows_open: u64,
     /// Bytes held by `flow` and `http` now, in all shards.

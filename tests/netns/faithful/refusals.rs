@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mirror_tests::bpf;
+use mirror_tests::cgroup::Cgroup;
 use mirror_tests::cleanup::RunDir;
-use mirror_tests::daemon;
+use mirror_tests::daemon::{self, Daemon};
 use mirror_tests::netns::Lab;
 use mirror_tests::privilege::root_or_skip;
-use mirror_tests::process::Launch;
+use mirror_tests::process::{Launch, Process};
+use mirror_tests::wait;
 
 const GOOD: &str = "[capture]\ninterfaces = [\"eth0\"]\nports = [8080]\n[[shadow]]\nname = \"v2\"\n\
     url = \"http://10.77.0.4:9000\"\n[[route]]\n[[route.rule]]\nmirror = [{ shadow = \"v2\", percentage = 10 }]\n\
@@ -127,4 +129,68 @@ fn missing_privilege_is_named_with_what_it_takes() {
     let file = desk.write(GOOD);
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     desk.refuses_as(&nobody, file, &["mirror.toml", "Permission denied"]);
+}
+
+/// A process of the cgroup in the gateway's namespace.
+fn resident(desk: &Desk, cgroup: &Cgroup) -> Process {
+    let sleeper =
+        Launch::new("sleep").arg("300").in_cgroup(cgroup).in_netns(&desk.lab.gateway).spawn().unwrap();
+    let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let is_there = || namespace(sleeper.pid()) != namespace(std::process::id());
+    wait::until_true("it is in the namespace", Duration::from_secs(20), is_there).unwrap();
+    sleeper
+}
+
+#[test]
+fn two_places_that_see_the_same_connections_are_refused() {
+    if !root_or_skip("two_places_that_see_the_same_connections_are_refused") {
+        return;
+    }
+    let desk = Desk::new();
+    let [gateway, node] = [&desk.lab.gateway, &desk.lab.node].map(|netns| netns.path().unwrap().display());
+    let refuses = |places: &str, words: &[&str]| {
+        desk.refuses(("interfaces = [\"eth0\"]", places), words);
+    };
+    let one = ["sees the same connections as interface eth0", "they are one interface"];
+    refuses(&format!("interfaces = [\"eth0\", {{ name = \"eth0\", netns = \"{gateway}\" }}]"), &one);
+    let host_side = format!("{{ name = \"gateway0\", netns = \"{node}\", side = \"host\" }}");
+    refuses(&format!("interfaces = [\"eth0\", {host_side}]"), &["the two ends of one veth pair"]);
+    let bridge = format!("{{ name = \"br0\", netns = \"{node}\" }}");
+    refuses(&format!("interfaces = [{host_side}, {bridge}]"), &["one interface is on top of the other"]);
+    refuses(&format!("interfaces = [{bridge}, {host_side}]"), &["one interface is on top of the other"]);
+
+    let cgroup = Cgroup::new().unwrap();
+    let (path, alias) = (cgroup.path().display(), desk.dir.path().join("alias"));
+    std::os::unix::fs::symlink(cgroup.path(), &alias).unwrap();
+    let twice = format!("cgroups = [\"{path}\", \"{}\"]", alias.display());
+    refuses(&twice, &["sees the same connections as cgroup", "in the other"]);
+    let _resident = resident(&desk, &cgroup);
+    let beside = |interface: &str| format!("interfaces = [{interface}]\ncgroups = [\"{path}\"]");
+    let words = ["sees the same connections as interface", "processes of the cgroup"];
+    refuses(&beside("\"eth0\""), &words);
+    refuses(&beside(&host_side), &words);
+}
+
+#[test]
+fn places_that_do_not_see_the_same_connections_are_taken() {
+    if !root_or_skip("places_that_do_not_see_the_same_connections_are_taken") {
+        return;
+    }
+    let desk = Desk::new();
+    let (cgroup, other) = (Cgroup::new().unwrap(), Cgroup::new().unwrap());
+    let _resident = resident(&desk, &cgroup);
+    let node = desk.lab.node.path().unwrap().display();
+    let (cgroup, other) = (cgroup.path().display(), other.path().display());
+    let host_side_of_another = format!("{{ name = \"client0\", netns = \"{node}\", side = \"host\" }}");
+    for places in [
+        // The interface is for another gateway's connections.
+        format!("interfaces = [\"eth0\"]\ngateway_cgroups = [\"{other}\"]\ncgroups = [\"{cgroup}\"]"),
+        format!("interfaces = [{host_side_of_another}]\ncgroups = [\"{cgroup}\", \"{other}\"]"),
+        format!("interfaces = [\"eth0\", \"lo\", {host_side_of_another}]"),
+    ] {
+        let toml = GOOD.replace("interfaces = [\"eth0\"]", &places);
+        let (toml, _) = toml.split_once("[admin]").unwrap();
+        let mut daemon = Daemon::start(&desk.lab.gateway, toml).unwrap();
+        daemon.stop(Duration::from_secs(20)).unwrap();
+    }
 }

@@ -1,5 +1,7 @@
 //! A changed configuration is taken as a whole, or refused as a whole; and shadows that have names.
 
+use mirror_tests::bpf::{self, HeldObjects};
+use mirror_tests::cleanup::RunDir;
 use mirror_tests::client::Connection;
 use mirror_tests::netns::Role;
 use mirror_tests::privilege::root_or_skip;
@@ -8,8 +10,9 @@ use mirror_tests::wait;
 use rustix::process::Signal;
 
 use super::corpus::Sent;
-use super::expected::assert_same;
+use super::expected::{assert_mirrored, assert_same};
 use super::rig::{DOWNSTREAM, GATEWAY_PORT, LIMIT, Watch, World, all_to};
+use super::tls;
 
 /// Waits until the daemon has said `word` so many times.
 #[track_caller]
@@ -61,6 +64,73 @@ fn changed_file_is_taken_when_it_is_right_and_refused_when_it_is_wrong() {
     assert_same(&third, &other.wait_for_requests(2, LIMIT).unwrap());
     assert_eq!(world.shadow.requests().len(), 2);
     watch.books(5);
+    watch.end();
+}
+
+/// What a reload can change, but for the rules.
+fn standing(world: &World, watch: &Watch) -> (Vec<String>, HeldObjects, Vec<String>, f64) {
+    let attached = bpf::attached_in(&world.lab.gateway).unwrap();
+    let books = watch.daemon.ledger().unwrap();
+    let shadows = books["shadows"].as_object().unwrap().keys().cloned().collect();
+    let generation = watch.daemon.metrics().unwrap().sum("mirror_config_generation", &[]);
+    (attached, watch.daemon.held_objects().unwrap(), shadows, generation)
+}
+
+#[test]
+fn reload_that_fails_half_way_leaves_everything_as_it_was() {
+    if !root_or_skip("reload_that_fails_half_way_leaves_everything_as_it_was") {
+        return;
+    }
+    let world = World::new();
+    let _nginx = world.nginx(|config| config.listen.push(Role::Gateway.at(8081)));
+    let other = TestApp::start(&world.lab.shadow, Role::Shadow.at(9001), LogMode::Full).unwrap();
+    let watch = world.mirror_downstream();
+    let before = standing(&world, &watch);
+    let dir = RunDir::new().unwrap();
+    let authorities = dir.path().join("ca.pem");
+    // Each would change ports, rules, shadows and places, all of which is right but for the last.
+    let places = |places: &str| {
+        let capture = format!("{places}\nports = [8080, 8081]\nring_bytes = \"32MiB\"");
+        all_to(other.address(), &capture).replace("\"v2\"", "\"v3\"")
+    };
+    let tls = format!("https://{}\"\ntls = {{ ca_file = \"{}\" }}", other.address(), authorities.display());
+    let unreadable = places("interfaces = [\"lo\"]").replace(&format!("http://{}\"", other.address()), &tls);
+    let refused = [
+        (places("interfaces = [\"lo\", \"eth7\"]"), "eth7"),
+        (places("interfaces = [\"eth0\"]\ncgroups = [\"/sys/fs/cgroup/gone\"]"), "/sys/fs/cgroup/gone"),
+        (
+            places("interfaces = [\"eth0\", { name = \"eth0\", netns = \"/proc/self/ns/net\" }]"),
+            "same connections",
+        ),
+        (unreadable, "ca.pem"),
+    ];
+    let open = |port| Connection::open(&world.lab.client, Role::Gateway.at(port)).unwrap();
+    let (mut connection, mut unwanted) = (open(GATEWAY_PORT), open(8081));
+    let mut sent = Vec::new();
+    for (times, (toml, word)) in (1..).zip(&refused) {
+        watch.daemon.reconfigure(toml).unwrap();
+        while watch.daemon.output().matches("configuration refused").count() < times {
+            let request = Sent::post(sent.len() as u64 + 1, 2000);
+            request.exchange(&mut connection);
+            sent.push(request);
+        }
+        assert!(watch.daemon.output().contains(word), "{word}:\n{}", watch.daemon.output());
+        Sent::get(10_000).exchange(&mut unwanted);
+        assert_eq!(standing(&world, &watch), before, "after {word}");
+    }
+    let request = Sent::post(sent.len() as u64 + 1, 2000);
+    request.exchange(&mut connection);
+    sent.push(request);
+    // Not one was lost or doubled while it was tried.
+    assert_mirrored(&world, &watch, &sent);
+    assert_eq!(other.requests(), []);
+
+    // What was in the way is gone: now it is taken.
+    std::fs::write(&authorities, tls::authority().pem()).unwrap();
+    watch.daemon.signal(Signal::HUP).unwrap();
+    wait_for_words(&watch, "configuration taken", 1);
+    let attached = bpf::attached_in(&world.lab.gateway).unwrap();
+    assert!(attached.iter().all(|line| !line.contains("eth0")), "{attached:?}");
     watch.end();
 }
 

@@ -13,32 +13,32 @@ use mirror_tests::wait;
 use serde_json::Value;
 
 /// Where gateways listen.
-pub(super) const GATEWAY_PORT: u16 = 8080;
+pub(crate) const GATEWAY_PORT: u16 = 8080;
 /// Where production listens.
-pub(super) const PRODUCTION_PORT: u16 = 8000;
+pub(crate) const PRODUCTION_PORT: u16 = 8000;
 /// Where the shadow listens: not production's, so that the upstream leg's ports do not name it too.
-pub(super) const SHADOW_PORT: u16 = 9000;
+pub(crate) const SHADOW_PORT: u16 = 9000;
 
 /// How long a copy, a page or an end may take. Never reached where all goes well.
-pub(super) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A lab with both apps.
-pub(super) struct World {
-    pub(super) lab: Lab,
-    pub(super) production: TestApp,
-    pub(super) shadow: TestApp,
+pub(crate) struct World {
+    pub(crate) lab: Lab,
+    pub(crate) production: TestApp,
+    pub(crate) shadow: TestApp,
 }
 
 /// A daemon, and where it may have attached programs.
-pub(super) struct Watch {
-    pub(super) daemon: Daemon,
+pub(crate) struct Watch {
+    pub(crate) daemon: Daemon,
     held: HeldObjects,
     places: Vec<Netns>,
     cgroups: Vec<PathBuf>,
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let lab = Lab::new().unwrap();
         let production =
             TestApp::start(&lab.production, Role::Production.at(PRODUCTION_PORT), LogMode::Full).unwrap();
@@ -48,13 +48,13 @@ impl World {
 
     /// Empties both logs. A gateway that goes on has open connections to production, which another daemon would
     /// join: start another gateway too.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.production.log().clear();
         self.shadow.log().clear();
     }
 
     /// nginx in front of production, over both families.
-    pub(super) fn nginx(&self, change: impl FnOnce(&mut NginxConfig)) -> Nginx {
+    pub(crate) fn nginx(&self, change: impl FnOnce(&mut NginxConfig)) -> Nginx {
         let listen = [Role::Gateway.at(GATEWAY_PORT), Role::Gateway.at_v6(GATEWAY_PORT)];
         let mut config = NginxConfig::new(listen, self.production.address());
         change(&mut config);
@@ -62,17 +62,17 @@ impl World {
     }
 
     /// A daemon in the gateway's namespace that mirrors all it captures.
-    pub(super) fn mirror_all(&self, capture: &str) -> Watch {
+    pub(crate) fn mirror_all(&self, capture: &str) -> Watch {
         self.watch(&self.lab.gateway, &all_to(self.shadow.address(), capture))
     }
 
     /// A daemon in the gateway's namespace, on the downstream leg of eth0.
-    pub(super) fn mirror_downstream(&self) -> Watch {
+    pub(crate) fn mirror_downstream(&self) -> Watch {
         self.mirror_all(DOWNSTREAM)
     }
 
     /// A daemon.
-    pub(super) fn watch(&self, netns: &Netns, toml: &str) -> Watch {
+    pub(crate) fn watch(&self, netns: &Netns, toml: &str) -> Watch {
         let daemon = Daemon::start(netns, toml).unwrap();
         let held = daemon.held_objects().unwrap();
         assert!(!held.programs.is_empty(), "the daemon is ready and holds no program");
@@ -82,10 +82,10 @@ impl World {
 }
 
 /// The downstream leg of the gateway's interface.
-pub(super) const DOWNSTREAM: &str = "interfaces = [\"eth0\"]\nports = [8080]\nring_bytes = \"32MiB\"";
+pub(crate) const DOWNSTREAM: &str = "interfaces = [\"eth0\"]\nports = [8080]\nring_bytes = \"32MiB\"";
 
 /// A configuration that sends a copy of every captured request to `shadow`.
-pub(super) fn all_to(shadow: SocketAddr, capture: &str) -> String {
+pub(crate) fn all_to(shadow: SocketAddr, capture: &str) -> String {
     format!(
         "[capture]\n{capture}\n[[shadow]]\nname = \"v2\"\nurl = \"http://{shadow}\"\nqueue_bytes = \"64MiB\"\n\
          stream_window = \"16MiB\"\n[[route]]\n[[route.rule]]\nmirror = [{{ shadow = \"v2\" }}]\n"
@@ -94,14 +94,14 @@ pub(super) fn all_to(shadow: SocketAddr, capture: &str) -> String {
 
 impl Watch {
     /// Programs may be attached to this cgroup as well.
-    pub(super) fn also_at(mut self, cgroup: &std::path::Path) -> Self {
+    pub(crate) fn also_at(mut self, cgroup: &std::path::Path) -> Self {
         self.cgroups.push(cgroup.to_owned());
         self
     }
 
     /// Waits until so many requests are in the books and none is open, and gives the books.
     #[track_caller]
-    pub(super) fn books(&self, seen: u64) -> Value {
+    pub(crate) fn books(&self, seen: u64) -> Value {
         let settled = wait::until("the books are closed", LIMIT, || {
             let books = self.daemon.ledger()?;
             let is_settled = books["requests"]["seen"] == seen && books["open"] == 0;
@@ -118,7 +118,7 @@ impl Watch {
 
     /// As [`Self::books`], where nothing but whole requests was on the wire: every one was replayed.
     #[track_caller]
-    pub(super) fn all_replayed(&self, seen: u64) {
+    pub(crate) fn all_replayed(&self, seen: u64) {
         let books = self.books(seen);
         assert_eq!(books["shadows"]["v2"]["replayed"], seen, "{books:#}");
         assert_eq!(books["kernel_complete"], true, "{books:#}");
@@ -126,7 +126,7 @@ impl Watch {
 
     /// Ends the daemon at a quiet moment: its books balance to the last, and it leaves nothing behind.
     #[track_caller]
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         assert_balanced(&self.daemon.ledger().unwrap());
         self.end_under_load();
     }
@@ -134,7 +134,7 @@ impl Watch {
     /// Ends the daemon while requests come in, so that no reading of its books is of one moment: it leaves nothing
     /// behind.
     #[track_caller]
-    pub(super) fn end_under_load(mut self) {
+    pub(crate) fn end_under_load(mut self) {
         self.daemon.stop(LIMIT).unwrap();
         let gone = || bpf::still_loaded(&self.held).is_empty();
         if wait::until_true("the kernel frees what the daemon held", LIMIT, gone).is_err() {
@@ -151,7 +151,7 @@ impl Watch {
 
 /// The sums of both levels, whatever is still open.
 #[track_caller]
-pub(super) fn assert_balanced(books: &Value) {
+pub(crate) fn assert_balanced(books: &Value) {
     let count = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("no number in {books:#}"));
     let requests = &books["requests"];
     let ends = ["unmatched", "matched", "dropped"].iter().map(|end| count(&requests[*end])).sum::<u64>();
@@ -167,13 +167,13 @@ pub(super) fn assert_balanced(books: &Value) {
 }
 
 /// How many requests were dropped for `reason` before any rule looked at them.
-pub(super) fn dropped(books: &Value, reason: &str) -> u64 {
+pub(crate) fn dropped(books: &Value, reason: &str) -> u64 {
     books["requests"]["dropped_by_reason"][reason]
         .as_u64()
         .unwrap_or_else(|| panic!("no {reason} in {books:#}"))
 }
 
 /// How many copies of the shadow "v2" have this end.
-pub(super) fn of_shadow(books: &Value, shadow: &str, end: &str) -> u64 {
+pub(crate) fn of_shadow(books: &Value, shadow: &str, end: &str) -> u64 {
     books["shadows"][shadow][end].as_u64().unwrap_or_else(|| panic!("no {shadow}.{end} in {books:#}"))
 }

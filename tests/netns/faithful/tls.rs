@@ -16,9 +16,9 @@ use super::corpus::{Ids, Sent, chunked, keep_alive};
 use super::expected::assert_same;
 use super::rig::{DOWNSTREAM, GATEWAY_PORT, LIMIT, World, of_shadow};
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(super) type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Authority {
+pub(super) fn authority() -> Authority {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()

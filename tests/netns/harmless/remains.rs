@@ -6,6 +6,7 @@ use mirror_common::KernelCounter;
 use mirror_tests::cgroup::Cgroup;
 use mirror_tests::client::load::Load;
 use mirror_tests::daemon::Daemon;
+use mirror_tests::netns::Role;
 use mirror_tests::nginx::{Nginx, NginxConfig};
 use mirror_tests::privilege::root_or_skip;
 use mirror_tests::server::{Behaviour, LogMode};
@@ -18,7 +19,7 @@ use crate::stage::{HOST, Stage, Wish, gateway, wait_for_metric};
 /// The kernel frees with a delay.
 const FREE_LIMIT: Duration = Duration::from_secs(10);
 
-/// A second nginx in a cgroup of its own, so that both kinds of capture point are in use.
+/// A second nginx in a cgroup and a namespace of its own, so that both kinds of capture point are in use.
 struct Both {
     stage: Stage,
     cgroup: Cgroup,
@@ -29,9 +30,8 @@ impl Both {
     fn new() -> Self {
         let stage = Stage::new(&LogMode::Count);
         let cgroup = Cgroup::new().unwrap();
-        let config =
-            NginxConfig::new([mirror_tests::netns::Role::Gateway.at(8090)], stage.production.address());
-        let nginx = Nginx::start_in_cgroup(&stage.lab.gateway, &config, &cgroup).unwrap();
+        let config = NginxConfig::new([Role::Node.at(8090)], stage.production.address());
+        let nginx = Nginx::start_in_cgroup(&stage.lab.node, &config, &cgroup).unwrap();
         Self { stage, cgroup, _nginx: nginx }
     }
 

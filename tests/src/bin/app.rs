@@ -9,7 +9,7 @@ use clap::Parser;
 use mirror_tests::netns::Netns;
 use mirror_tests::server::{Behaviour, LogMode, TestApp};
 
-/// An HTTP/1.1 app that notes what it was sent. GET /_summary?expect=N tells what it counted.
+/// An app of HTTP/1.1 and HTTP/2 (prior knowledge) that notes what it was sent. GET /_summary?expect=N tells what it counted.
 #[derive(Debug, Parser)]
 struct Options {
     /// Where to listen, e.g. 10.77.0.4:8000.

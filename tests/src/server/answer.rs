@@ -10,6 +10,7 @@
 //! | `/echo-hash` | length and hash of the request's body |
 //! | `/close` | `{}`, with `Connection: close` |
 //! | `/never` | nothing, ever |
+//! | `/echo` | over HTTP/2, what comes as it comes, trailers too; over HTTP/1.1 as any other |
 //! | any other | the request's method, target and headers, as httpbin's `/anything` |
 
 use std::time::Duration;
@@ -51,16 +52,25 @@ pub fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| b'!' + ((at + at / 89) % 89) as u8).collect()
 }
 
-/// Writes the answer to `request` behind those in `answers`.
+/// How long the answer to `target` waits.
+pub(super) fn delay(target: &str, behaviour: Behaviour) -> Duration {
+    let path = target.split('?').next().unwrap_or_default();
+    let by_path = path.strip_prefix("/delay/").and_then(|delay_ms| delay_ms.parse().ok());
+    match behaviour {
+        Behaviour::Slow(delay) => delay,
+        _ => Duration::from_millis(by_path.unwrap_or(0)),
+    }
+}
+
+/// Writes the answer to `request` behind those in `answers`, at once: see [`delay`].
 pub(super) fn answer(request: &LoggedRequest, behaviour: Behaviour, answers: &mut Vec<u8>) -> Next {
     match behaviour {
         Behaviour::Silent => return Next::Never,
-        Behaviour::Slow(delay) => std::thread::sleep(delay),
         Behaviour::Status(status) => {
             write_head(answers, status, &length_line(status, 0), "");
             return next(request);
         }
-        Behaviour::Normal | Behaviour::CloseAfterHead => {}
+        Behaviour::Normal | Behaviour::Slow(_) | Behaviour::CloseAfterHead => {}
     }
     let path = request.target().split('?').next().unwrap_or_default();
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
@@ -89,10 +99,7 @@ fn by_path(request: &LoggedRequest, path: (&str, Option<usize>), answers: &mut V
             let status = u16::try_from(status).unwrap_or(500);
             write_head(answers, status, &length_line(status, 0), "");
         }
-        ("delay", Some(delay_ms)) => {
-            std::thread::sleep(Duration::from_millis(delay_ms as u64));
-            write(answers, 200, "{}", "application/json");
-        }
+        ("delay", Some(_)) => write(answers, 200, "{}", "application/json"),
         ("echo-hash", None) => {
             let body = json!({ "bytes": request.body_bytes, "hash": request.body_hash }).to_string();
             write(answers, 200, &body, "application/json");

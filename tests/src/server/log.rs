@@ -42,7 +42,7 @@ pub struct LoggedRequest {
     pub connection: u64,
     /// Which request on it, from 1.
     pub number: u64,
-    /// The head as it came, request line and empty line included.
+    /// The head as it came, request line and empty line included; of HTTP/2, see [`super::h2`].
     pub head: Vec<u8>,
     /// Length of the body, without chunk framing.
     pub body_bytes: u64,
@@ -103,16 +103,16 @@ impl LoggedRequest {
         self.start_line_word(1)
     }
 
-    /// The version, `HTTP/1.1`.
+    /// The version, `HTTP/1.1` or `HTTP/2`.
     #[must_use]
     pub fn version(&self) -> &str {
         self.start_line_word(2)
     }
 
-    /// The value of Host.
+    /// The authority: of HTTP/2 `:authority`, else Host.
     #[must_use]
     pub fn host(&self) -> Option<String> {
-        self.field("host")
+        self.field(":authority").or_else(|| self.field("host"))
     }
 
     /// The first field of that name, whatever its case.

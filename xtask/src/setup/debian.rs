@@ -12,12 +12,13 @@ use super::{Impossible, Progress};
 use crate::{run, toolchain};
 
 /// A program that is used, and the package that brings it.
-const PEERS: [(&str, &str); 13] = [
+const PEERS: [(&str, &str); 14] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("wrk", "wrk"),
     ("h2load", "nghttp2-client"),
+    ("nghttp", "nghttp2-client"),
     ("tshark", "tshark"),
     ("bpftool", "bpftool"),
     ("tcpdump", "tcpdump"),

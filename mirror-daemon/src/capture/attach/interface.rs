@@ -75,12 +75,39 @@ impl InterfaceLinks {
         is_in_use: bool,
     ) -> Result<(), CaptureError> {
         let others = self.place.flags & !PointFlags::SELECTION;
-        let flags = if is_in_use { others | PointFlags::SELECTION } else { others };
+        self.set_flags(places, number, if is_in_use { others | PointFlags::SELECTION } else { others })
+    }
+
+    /// Makes the point tell what it sees.
+    pub(super) fn resume(
+        &mut self,
+        places: &mut Array<MapData, PointSettings>,
+        number: u32,
+    ) -> Result<(), CaptureError> {
+        self.set_flags(places, number, self.place.flags & !PointFlags::PAUSED)
+    }
+
+    fn set_flags(
+        &mut self,
+        places: &mut Array<MapData, PointSettings>,
+        number: u32,
+        flags: u32,
+    ) -> Result<(), CaptureError> {
         if flags != self.place.flags {
             self.place.flags = flags;
             places.set(number, self.place, 0).map_err(CaptureError::map("POINTS"))?;
         }
         Ok(())
+    }
+
+    /// Takes over what `other` may do with the qdisc, when it is on the same interface and goes.
+    pub(super) fn inherit_qdisc(&mut self, other: &Self) {
+        if let Hooks::Clsact { is_our_qdisc, .. } = &mut self.how
+            && matches!(other.how, Hooks::Clsact { is_our_qdisc: true, .. })
+            && (self.index, &self.netns) == (other.index, &other.netns)
+        {
+            *is_our_qdisc = true;
+        }
     }
 
     /// False once the interface was deleted, or replaced by another of its name.

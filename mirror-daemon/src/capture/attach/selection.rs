@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Deeper than any container runtime nests its cgroups.
-const MAX_CGROUP_DEPTH: u32 = 16;
+pub(super) const MAX_CGROUP_DEPTH: u32 = 16;
 
 /// The gateway's cgroups and the kernel's map of its flows.
 pub(super) struct Selection {
@@ -34,6 +34,11 @@ impl Selection {
     /// Whether flows are selected at all.
     pub(super) fn is_in_use(&self) -> bool {
         !self.links.is_empty()
+    }
+
+    /// The cgroups whose flows are selected; none: all flows are.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        self.links.keys().cloned().collect()
     }
 
     /// Watches exactly these cgroups. True when they are others than before.

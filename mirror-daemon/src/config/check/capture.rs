@@ -5,7 +5,7 @@ use crate::config::read::{Node, Section};
 use crate::config::types::{CaptureConfig, CapturePoint, FlowLimits, Leg, TcMode};
 use mirror_common::{MAX_PORTS, MAX_SHARDS};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Most capture points.
@@ -45,6 +45,7 @@ pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
         ring_bytes: u32::try_from(ring_bytes).ok()?,
         shards: u32::try_from(shards).ok()?,
         answer_snap_bytes: u32::try_from(snap).ok()?,
+        tolerate_unknown_fields: section.or("http2_tolerate_unknown_headers", false, Node::boolean),
         tick: section.or("tick", default.tick, |node| node.duration(tick_allowed)),
         proxy_protocol: section.or("proxy_protocol", false, Node::boolean),
         exclude: section.or("exclude", vec![], |node| list(node, socket_address)),
@@ -58,11 +59,8 @@ fn points(section: &Section<'_>, netns: Option<&PathBuf>) -> Vec<CapturePoint> {
     let mut points: Vec<CapturePoint> = Vec::new();
     let mut push = |node: Node<'_>, read: &dyn Fn(&Node<'_>) -> Option<CapturePoint>| {
         let Some(point) = read(&node) else { return };
-        if points.contains(&point) {
-            node.fault(format!(
-                "{} is listed twice, and would be mirrored twice; leave one out",
-                node.found()
-            ));
+        if let Some(twice) = points.iter().find_map(|other| twice(other, &point)) {
+            node.fault(format!("{} {twice}, and would be mirrored twice; leave one out", node.found()));
         } else if points.len() >= MAX_POINTS {
             node.fault(format!("is one capture point too many; allowed are {MAX_POINTS}"));
         } else {
@@ -76,6 +74,39 @@ fn points(section: &Section<'_>, netns: Option<&PathBuf>) -> Vec<CapturePoint> {
         push(node, &|node| Some(CapturePoint::Cgroup { path: absolute_path(node.clone())? }));
     }
     points
+}
+
+/// How both are one place, in words, as far as their names tell; the rest is found out when they
+/// are attached.
+fn twice(other: &CapturePoint, point: &CapturePoint) -> Option<String> {
+    match (other, point) {
+        (
+            CapturePoint::Interface { name: other, netns: other_netns, .. },
+            CapturePoint::Interface { name, netns, .. },
+        ) => {
+            let (other_netns, netns) = (other_netns.as_deref().map(plain), netns.as_deref().map(plain));
+            (other == name && other_netns == netns).then(|| "is listed twice".to_owned())
+        }
+        (CapturePoint::Cgroup { path: other }, CapturePoint::Cgroup { path }) => {
+            let (above, below) = (plain(other), plain(path));
+            if above == below {
+                return Some("is listed twice".to_owned());
+            }
+            let is_nested = above.starts_with(&below) || below.starts_with(&above);
+            is_nested.then(|| format!("is nested with {}", other.display()))
+        }
+        _ => None,
+    }
+}
+
+/// The path as most would write it.
+fn plain(path: &Path) -> PathBuf {
+    // `components` leaves out what means nothing: `//`, `/./` and a slash at the end.
+    let path: PathBuf = path.components().collect();
+    match path.strip_prefix("/var/run") {
+        Ok(rest) => Path::new("/run").join(rest),
+        Err(_) => path,
+    }
 }
 
 /// `"eth0"` or `{ name = "eth0", netns = "gw", side = "host" }`.

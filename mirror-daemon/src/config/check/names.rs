@@ -3,7 +3,7 @@
 use crate::config::read::Node;
 
 /// Header fields that the replayer writes itself: nobody may edit or hide them.
-const OWN_HEADERS: [&str; 9] = [
+const OWN_HEADERS: [&str; 10] = [
     "host",
     "content-length",
     "transfer-encoding",
@@ -12,6 +12,7 @@ const OWN_HEADERS: [&str; 9] = [
     "proxy-connection",
     "te",
     "upgrade",
+    "http2-settings",
     "trailer",
 ];
 
@@ -25,7 +26,11 @@ pub(crate) fn is_token(text: &str) -> bool {
 pub(super) fn header(node: Node<'_>) -> Option<String> {
     let found = node.found();
     let name = node.as_text().filter(|name| is_token(name));
-    if name.is_none() {
+    if node.as_text().is_some_and(|name| name.starts_with(':')) {
+        node.fault(format!(
+            "{found} is a pseudo-header field of HTTP/2, no header; it can't be named here (the shadow's `host` changes the authority)"
+        ));
+    } else if name.is_none() {
         node.fault(format!(
             "{found} is no header name; allowed are letters, digits and !#$%&'*+-.^_`|~, without spaces or colon"
         ));

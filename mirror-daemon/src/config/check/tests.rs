@@ -137,7 +137,7 @@ fn check_every_shadow_key(shadow: &ShadowConfig) {
     );
     let times = (shadow.connect_timeout, shadow.timeout, shadow.idle_timeout);
     assert_eq!(times, (Duration::from_millis(1), Duration::from_secs(1), Duration::from_secs(2)));
-    assert_eq!(shadow.max_rps, Some(0.5));
+    assert_eq!((shadow.max_rps, shadow.protocol), (Some(0.5), ShadowProtocol::Http2));
     assert_eq!(shadow.breaker, BreakerConfig { failures: 7, open_for: Duration::from_secs(9) });
     let tls = TlsConfig {
         ca_file: Some("/ca.pem".into()),
@@ -191,6 +191,7 @@ limits = { max_flows = 100, max_reorder_bytes = "64KiB", max_total_bytes = "1MiB
 [[shadow]]
 name = "v2"
 url = "https://[2001:db8::1]:8443/"
+protocol = "http2"
 max_in_flight = 1
 max_connections = 2
 queue_items = 3
@@ -268,6 +269,30 @@ fn ports_are_required_where_something_is_captured() {
     assert!(faults("[capture]\ninterfaces = ['eth0']\n").contains("capture.ports: is missing"));
     assert!(faults("[capture]\nports = []\n").contains("capture.ports: has 0 ports"));
     assert_eq!(read("[capture]\nports = [80]\n").capture.ports, [80]);
+}
+
+#[test]
+fn one_place_under_two_names_is_refused() {
+    let with = |places: &str| format!("[capture]\nports = [80]\n{places}\n");
+    for places in [
+        "interfaces = [\"eth0\", { name = \"eth0\", side = \"host\" }]",
+        "interfaces = [{ name = \"eth0\", netns = \"gw\" }, { name = \"eth0\", netns = \"/var/run/netns/gw\" }]",
+        "netns = \"/run//netns/./gw/\"\ninterfaces = [\"eth0\", { name = \"eth0\", netns = \"gw\" }]",
+        "cgroups = [\"/sys/fs/cgroup/pod\", \"/sys/fs//cgroup/pod/\"]",
+    ] {
+        let found = faults(&with(places));
+        assert!(found.contains("listed twice") && found.lines().count() == 1, "{places}: {found}");
+    }
+    for places in [
+        "cgroups = [\"/sys/fs/cgroup/pod\", \"/sys/fs/cgroup/pod/container\"]",
+        "cgroups = [\"/sys/fs/cgroup/pod/container\", \"/sys/fs/cgroup/pod\"]",
+    ] {
+        let found = faults(&with(places));
+        assert!(found.contains("is nested with /sys/fs/cgroup/pod"), "{places}: {found}");
+    }
+    let apart = "interfaces = [\"eth0\", \"lo\", { name = \"eth0\", netns = \"gw\" }]\n\
+        cgroups = [\"/sys/fs/cgroup/pod\", \"/sys/fs/cgroup/pod2\"]";
+    assert_eq!(read(&with(apart)).capture.points.len(), 5);
 }
 
 #[test]
@@ -361,6 +386,47 @@ fn cluster_configuration_is_recognised_and_refused_in_plain_words() {
 fn loop_mark_can_not_be_edited_or_hidden() {
     for keys in ["headers = [{ remove = 'X-Mirrored-By' }]", "redact = { headers = ['x-mirrored-by'] }"] {
         assert!(faults(&with_shadow(keys)).contains("is the loop mark"), "{keys}");
+    }
+}
+
+#[test]
+fn protocol_is_one_of_three_words() {
+    let of = |keys: &str| read(&with_shadow(keys)).shadows[0].protocol;
+    assert_eq!(of(""), ShadowProtocol::Same, "the default");
+    for (word, protocol) in
+        [("same", ShadowProtocol::Same), ("http1", ShadowProtocol::Http1), ("http2", ShadowProtocol::Http2)]
+    {
+        assert_eq!(of(&format!("protocol = '{word}'")), protocol);
+    }
+    let allowed = "allowed are \"same\", \"http1\" and \"http2\"";
+    assert_eq!(
+        faults(&with_shadow("protocol = \"h2c\"")),
+        format!("m:4: shadow[0].protocol: \"h2c\" is no protocol; {allowed}")
+    );
+    assert_eq!(
+        faults(&with_shadow("protocol = 2")),
+        format!("m:4: shadow[0].protocol: 2 is no protocol; {allowed}")
+    );
+    assert!(faults(&with_shadow("protocols = \"same\"")).contains("did you mean `protocol`?"));
+}
+
+#[test]
+fn pseudo_headers_and_headers_of_a_connection_can_not_be_edited_or_hidden() {
+    for (name, word) in [
+        (":authority", "is a pseudo-header field of HTTP/2"),
+        (":path", "is a pseudo-header field of HTTP/2"),
+        ("Host", "set the shadow's `host` instead"),
+        ("HTTP2-Settings", "it describes the connection"),
+        ("te", "it describes the connection"),
+    ] {
+        for keys in [
+            format!("headers = [{{ set = {{ name = '{name}', value = 'x' }} }}]"),
+            format!("headers = [{{ remove = '{name}' }}]"),
+            format!("redact = {{ headers = ['{name}'] }}"),
+        ] {
+            let found = faults(&with_shadow(&keys));
+            assert!(found.starts_with("m:4: shadow[0].") && found.contains(word), "{keys}: {found}");
+        }
     }
 }
 

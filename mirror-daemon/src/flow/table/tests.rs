@@ -100,8 +100,9 @@ fn note(log: &mut Vec<String>, key: &FlowKey, state: &mut u32, event: &FlowEvent
             format!("gap {bytes}@{} {cause:?}", offset(*start))
         }
         FlowEvent::Gap { bytes, cause, .. } => format!("ans gap {bytes} {cause:?}"),
-        FlowEvent::Glimpse(Glimpse { head, segment_bytes, .. }) => {
-            format!("glimpse {}/{segment_bytes}", String::from_utf8_lossy(head))
+        FlowEvent::Glimpse(Glimpse { head, segment_bytes, offset_bytes, .. }) => {
+            let place = if *offset_bytes > 0 { format!(" at {offset_bytes}") } else { String::new() };
+            format!("glimpse {}/{segment_bytes}{place}", String::from_utf8_lossy(head))
         }
         FlowEvent::Finished { direction } => format!("finished {}", side(direction)),
         FlowEvent::Closed(cause) => format!("closed {cause:?} after {}", *state),
@@ -361,13 +362,24 @@ fn answers_that_jumped_are_glimpsed_again() {
 }
 
 #[test]
-fn repeated_answer_is_not_glimpsed_again_and_later_pieces_neither() {
+fn repeated_answer_is_not_glimpsed_again() {
     let mut rig = Rig::new();
     let whole = Segment { segment_bytes: 10, ..answer(0, 0, b"HTTP") };
-    rig.open().send(whole).send(Segment { offset_bytes: 4, ..whole }).send(whole);
+    rig.open().send(whole).send(whole);
     rig.send(answer(10, 0, b"more"));
     assert_eq!(rig.take(), ["glimpse HTTP/10", "glimpse more/4"]);
-    assert_eq!(rig.table.counters().dropped.unglimpsed, 4);
+    assert_eq!(rig.table.counters().duplicate_bytes, 4);
+}
+
+#[test]
+fn later_pieces_of_an_answer_follow_its_first_and_no_other() {
+    let mut rig = Rig::new();
+    let whole = Segment { segment_bytes: 10, ..answer(0, 0, b"HTTP") };
+    rig.open().send(whole).send(Segment { offset_bytes: 4, ..whole }).send(answer(10, 0, b"more"));
+    rig.send(Segment { offset_bytes: 4, ..whole });
+    rig.send(Segment { segment_bytes: 10, offset_bytes: 4, ..answer(14, 0, b"tail") });
+    assert_eq!(rig.take(), ["glimpse HTTP/10", "glimpse HTTP/10 at 4", "glimpse more/4"]);
+    assert_eq!(rig.table.counters().dropped.unglimpsed, 8);
 }
 
 #[test]

@@ -194,6 +194,7 @@ mod tests {
         let segment_bytes = u32::try_from(head.len()).unwrap();
         Glimpse {
             start: SeqNumber(start),
+            offset_bytes: 0,
             ack: SeqNumber(ack),
             at: Timestamp(0),
             segment_bytes,

@@ -8,6 +8,9 @@ use crate::http::{BodyLength, Field, Version};
 pub(super) enum UpgradeKind {
     /// `Upgrade`: a 101 answer leaves HTTP/1 (RFC 9110, 7.8).
     Upgrade,
+    /// `Upgrade: h2c`: behind a 101 answer the connection goes on in HTTP/2, and its first stream is this request
+    /// (RFC 7540, 3.2).
+    Http2,
     /// CONNECT: a 2xx answer opens a tunnel (RFC 9110, 9.3.6).
     Connect,
 }
@@ -16,7 +19,7 @@ impl UpgradeKind {
     /// True when a final answer with `status` leaves HTTP/1.
     pub(super) const fn is_switched_by(self, status: u16) -> bool {
         match self {
-            Self::Upgrade => status == 101,
+            Self::Upgrade | Self::Http2 => status == 101,
             Self::Connect => matches!(status, 101 | 200..=299),
         }
     }
@@ -93,7 +96,10 @@ pub(super) fn upgrade(method: &str, fields: &[Field<'_>]) -> Option<UpgradeKind>
     if method == "CONNECT" {
         return Some(UpgradeKind::Connect);
     }
-    fields.iter().any(|field| field.is("upgrade")).then_some(UpgradeKind::Upgrade)
+    let mut asked = fields.iter().filter(|field| field.is("upgrade")).map(|field| field.value);
+    let first = asked.next()?;
+    let is_http2 = first.eq_ignore_ascii_case(b"h2c") && asked.next().is_none();
+    Some(if is_http2 { UpgradeKind::Http2 } else { UpgradeKind::Upgrade })
 }
 
 /// Whether the server must read no request behind this one (RFC 9112, 9.3 and 9.6). Like nginx it looks for

@@ -8,7 +8,7 @@
 
 use super::answers::AnswerHead;
 use super::framing::UpgradeKind;
-use super::{Emit, Fate, HELD_TIMEOUT, Http1, MAX_HELD_BYTES, OpenRequest, Place, State};
+use super::{Emit, Fate, HELD_TIMEOUT, Http1, Http2Start, MAX_HELD_BYTES, OpenRequest, Place, State};
 use crate::drop_reason::DropReason;
 use crate::flow::{SeqNumber, Timestamp};
 use crate::http::{HttpEvent, RequestNumber};
@@ -77,6 +77,7 @@ impl Http1 {
         let Some(wait) = &mut request.upgrade else { return };
         match wait.decide(head, ack) {
             None => {}
+            Some(true) if wait.kind == UpgradeKind::Http2 => self.left_for_http2(emit),
             Some(true) => {
                 let number = (request.fate != Fate::Dropped).then_some(request.number);
                 self.switched(number, emit);
@@ -93,6 +94,31 @@ impl Http1 {
             emit(HttpEvent::Dropped { number, reason: DropReason::Upgrade });
         }
         emit(HttpEvent::PassOver { reason: DropReason::Upgrade });
+    }
+
+    /// The connection goes on in HTTP/2. The request that asked for it is whole, and like any other.
+    fn left_for_http2(&mut self, emit: &mut Emit<'_>) {
+        let State::Undecided(request) = &mut self.state else {
+            // The answer came before the request was at its end: where HTTP/2 begins is not known.
+            let number = match &self.state {
+                State::Body(request, _) if request.fate != Fate::Dropped => Some(request.number),
+                _ => None,
+            };
+            return self.switched(number, emit);
+        };
+        let OpenRequest { number, fate, .. } = *request;
+        let held = request.upgrade.take().map(|wait| wait.held);
+        if fate != Fate::Dropped {
+            emit(HttpEvent::Released { number });
+            emit(HttpEvent::Complete { number });
+        }
+        let held = match held {
+            Some(Held::Bytes(bytes, place)) => Some((bytes, place)),
+            Some(Held::Nothing) => None,
+            Some(Held::Lost) | None => return self.switched(None, emit),
+        };
+        self.state = State::Over;
+        self.http2 = Some(Box::new(Http2Start { next_number: RequestNumber(self.next_number), held }));
     }
 
     /// The upgrade was refused: the request is like any other, and what follows is HTTP/1.
@@ -177,7 +203,7 @@ fn settle(request: &mut OpenRequest, kind: UpgradeKind, emit: &mut Emit<'_>) {
     let number = request.number;
     match (request.fate, kind) {
         (Fate::Dropped, _) => {}
-        (_, UpgradeKind::Upgrade) => emit(HttpEvent::Released { number }),
+        (_, UpgradeKind::Upgrade | UpgradeKind::Http2) => emit(HttpEvent::Released { number }),
         (_, UpgradeKind::Connect) => {
             request.fate = Fate::Dropped;
             emit(HttpEvent::Dropped { number, reason: DropReason::Upgrade });

@@ -1,16 +1,18 @@
 //! The passive decoder of one HTTP/2 connection.
 
+mod answers;
 mod requests;
 
 pub use requests::MAX_BLOCK_BYTES;
 
-use super::counters::H2Counters;
-use super::frame::{Frame, FrameHead, Piece, SettingId, Settings, StreamId, flag};
+use super::counters::{H2Counters, Incident};
+use super::frame::{Frame, Piece, SettingId, Settings, StreamId, flag};
 use super::frame::{FrameError, FrameKind};
 use super::side::{Boundary, Side, Sight};
 use crate::drop_reason::DropReason;
 use crate::flow::{Chunk, CloseCause, Direction, FlowEvent, Timestamp};
 use crate::http::{HttpEvent, RequestNumber};
+use answers::AnswerCursor;
 use requests::Requests;
 use std::time::Duration;
 
@@ -46,8 +48,8 @@ pub enum Synchronisation {
 /// Feed it every [`FlowEvent`] of the connection, in order. Requests need the request direction only, as
 /// long as it is whole from its start. After a join or a loss across frame headers, decoding starts at the
 /// first frame header that is proven, and requests are held until an answer was seen on the stream of one of
-/// them; for that, answers must be assembled. So they must for cancellations by the server to be seen, and
-/// for its settings.
+/// them; for that, the bytes of answers must come whole ([`wants_whole_answers`](Self::wants_whole_answers)), as
+/// chunks or as glimpses. Cancellations by the server, and its settings, are seen where the glimpses show them.
 ///
 /// Bounds: [`MAX_STREAMS`](super::MAX_STREAMS) streams, [`MAX_BLOCK_BYTES`] of a header block,
 /// [`MAX_TABLE_BYTES`](super::hpack::MAX_TABLE_BYTES) of table, one frame of at most
@@ -56,6 +58,7 @@ pub enum Synchronisation {
 pub struct H2Flow {
     request: Side,
     answer: Side,
+    answer_cursor: AnswerCursor,
     requests: Requests,
     /// Counts that were not taken yet.
     counters: Box<H2Counters>,
@@ -90,7 +93,15 @@ impl H2Flow {
     }
 
     fn new((request, answer): (Side, Side), requests: Requests) -> Self {
-        Self { request, answer, requests, counters: Box::default(), violations: 0, passed_over: false }
+        Self {
+            request,
+            answer,
+            answer_cursor: AnswerCursor::default(),
+            requests,
+            counters: Box::default(),
+            violations: 0,
+            passed_over: false,
+        }
     }
 
     /// Takes one event of the connection.
@@ -111,10 +122,8 @@ impl H2Flow {
                 self.requests.end_all(close_reason(*cause), on_event);
                 self.passed_over = true;
             }
-            FlowEvent::Opened { .. }
-            | FlowEvent::Gap { .. }
-            | FlowEvent::Glimpse(_)
-            | FlowEvent::Finished { .. } => {}
+            FlowEvent::Glimpse(glimpse) => self.handle_glimpse(glimpse, on_event),
+            FlowEvent::Opened { .. } | FlowEvent::Gap { .. } | FlowEvent::Finished { .. } => {}
         }
     }
 
@@ -151,9 +160,25 @@ impl H2Flow {
         self.requests.is_table_whole()
     }
 
-    /// Counts since the last call.
-    pub fn take_counters(&mut self) -> H2Counters {
-        std::mem::take(&mut *self.counters)
+    /// Counts since the last call; `None` when there are none.
+    pub fn take_counters(&mut self) -> Option<H2Counters> {
+        (!self.counters.is_empty()).then(|| std::mem::take(&mut *self.counters))
+    }
+
+    /// Whether answers are to be copied whole: while requests wait for one that proves them. Otherwise the beginnings
+    /// of segments will do, for what they still tell is welcome and not needed.
+    #[must_use]
+    pub fn wants_whole_answers(&self) -> bool {
+        self.requests.has_held()
+    }
+
+    /// There is no room for what [`allocated_bytes`](Self::allocated_bytes) counts: gives it up. Requests under way
+    /// are dropped, and the boundaries have to be found again.
+    pub fn shed(&mut self, on_event: &mut impl FnMut(HttpEvent<'_>)) {
+        self.counters.count(Incident::LostBoundaries);
+        self.requests.shed(on_event);
+        self.request.lose();
+        self.answer.lose();
     }
 
     /// Bytes allocated behind this value, for the caller's total bound.
@@ -176,7 +201,7 @@ impl H2Flow {
     fn handle_chunk(&mut self, chunk: &Chunk<'_>, emit: &mut Emit<'_>) {
         match chunk.direction {
             Direction::Request => self.handle_request_chunk(chunk, emit),
-            Direction::Answer => self.handle_answer_chunk(chunk, emit),
+            Direction::Answer => self.handle_answer_bytes(chunk.bytes, emit),
         }
         if self.violations > MAX_VIOLATIONS {
             self.pass_over(DropReason::Malformed, emit);
@@ -194,7 +219,7 @@ impl H2Flow {
                     requests.handle_piece(piece, counters, emit)
                 }
                 Sight::Found => {
-                    counters.found_boundaries = counters.found_boundaries.saturating_add(1);
+                    counters.count(Incident::FoundBoundaries);
                     return Boundary::Right;
                 }
             };
@@ -202,11 +227,11 @@ impl H2Flow {
             bad_preface |= error == FrameError::BadPreface;
             if requests.is_trusted() {
                 counters.count_frame(error);
-                counters.lost_boundaries = counters.lost_boundaries.saturating_add(1);
+                counters.count(Incident::LostBoundaries);
                 *violations = violations.saturating_add(1);
                 requests.lose_boundaries(DropReason::Malformed, emit);
             } else {
-                counters.wrong_boundaries = counters.wrong_boundaries.saturating_add(1);
+                counters.count(Incident::WrongBoundaries);
                 requests.lose_boundaries(DropReason::UnprovenBoundary, emit);
             }
             Boundary::Wrong
@@ -214,28 +239,6 @@ impl H2Flow {
         if bad_preface {
             self.pass_over(DropReason::NotHttp, emit);
         }
-    }
-
-    /// Answers are read for what they say of requests: that there is one, cancellations, settings. Their
-    /// fields and bodies are not decoded here.
-    fn handle_answer_chunk(&mut self, chunk: &Chunk<'_>, emit: &mut Emit<'_>) {
-        let Self { request, answer, requests, counters, .. } = self;
-        answer.handle_chunk(chunk.bytes, &mut |sight| {
-            let (head, payload) = match sight {
-                Sight::Piece(Piece::Whole(head, payload)) => (head, payload),
-                Sight::Piece(Piece::Broken(error)) => {
-                    counters.count_frame(error);
-                    return Boundary::Wrong;
-                }
-                Sight::Piece(_) | Sight::Found => return Boundary::Right,
-            };
-            match Frame::parse(head, payload) {
-                Ok(Some(frame)) => handle_answer_frame(head, frame, request, requests, emit),
-                Ok(None) => {}
-                Err(error) => counters.count_frame(error),
-            }
-            Boundary::Right
-        });
     }
 
     fn handle_gap(&mut self, direction: Direction, bytes: u32, emit: &mut Emit<'_>) {
@@ -246,7 +249,7 @@ impl H2Flow {
         match self.request.handle_gap(bytes) {
             Some(head) => self.requests.handle_lost_payload(head, &mut self.counters, emit),
             None => {
-                self.counters.lost_boundaries = self.counters.lost_boundaries.saturating_add(1);
+                self.counters.count(Incident::LostBoundaries);
                 self.requests.lose_boundaries(DropReason::Gap, emit);
             }
         }
@@ -267,25 +270,6 @@ fn note_client_settings(piece: &Piece<'_>, answer: &mut Side) {
         && let Ok(Some(Frame::Settings(settings))) = Frame::parse(*head, payload)
     {
         answer.limit_frames(setting(&settings, SettingId::MaxFrameSize));
-    }
-}
-
-fn handle_answer_frame(
-    head: FrameHead,
-    frame: Frame<'_>,
-    request: &mut Side,
-    requests: &mut Requests,
-    emit: &mut Emit<'_>,
-) {
-    match frame {
-        Frame::Headers { .. } => requests.handle_answer(head.stream, emit),
-        Frame::RstStream { .. } => requests.cancel(head.stream, emit),
-        Frame::GoAway { last_stream, .. } => requests.cancel_above(last_stream, emit),
-        Frame::Settings(settings) if !settings.is_ack() => {
-            request.limit_frames(setting(&settings, SettingId::MaxFrameSize));
-            requests.bound_size_updates(setting(&settings, SettingId::HeaderTableSize));
-        }
-        _ => {}
     }
 }
 

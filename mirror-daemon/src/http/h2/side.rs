@@ -1,7 +1,7 @@
 //! One direction of a connection: frames while the boundaries are known, the search for them while not.
 
-use super::frame::{DEFAULT_FRAME_BYTES, FrameHead, FrameReader, GapOutcome, Piece};
-use super::resync::Resync;
+use super::frame::{DEFAULT_FRAME_BYTES, FRAME_HEAD_BYTES, FrameHead, FrameReader, GapOutcome, Piece};
+use super::resync::{Resync, looks_like_frames};
 use crate::flow::Direction;
 
 /// What a direction yields.
@@ -29,18 +29,21 @@ pub(super) struct Side {
     reader: FrameReader,
     /// `None` while frames are read.
     resync: Option<Box<Resync>>,
+    /// The boundaries were guessed and not proven.
+    is_guessed: bool,
     /// The receiver's SETTINGS_MAX_FRAME_SIZE, the largest so far; `None`: not seen.
     frame_bytes: Option<u32>,
 }
 
 impl Side {
     pub(super) fn at_start(direction: Direction) -> Self {
-        Self { direction, reader: FrameReader::at_start(direction), resync: None, frame_bytes: None }
+        let reader = FrameReader::at_start(direction);
+        Self { direction, reader, resync: None, is_guessed: false, frame_bytes: None }
     }
 
     pub(super) fn joined(direction: Direction) -> Self {
-        let mut side =
-            Self { direction, reader: FrameReader::lost(direction), resync: None, frame_bytes: None };
+        let reader = FrameReader::lost(direction);
+        let mut side = Self { direction, reader, resync: None, is_guessed: false, frame_bytes: None };
         side.search();
         side
     }
@@ -48,6 +51,29 @@ impl Side {
     /// True while frames are read.
     pub(super) fn is_reading(&self) -> bool {
         self.resync.is_none()
+    }
+
+    /// True while the boundaries are a guess: whatever is read is a hint at most.
+    pub(super) fn is_guessed(&self) -> bool {
+        self.is_guessed
+    }
+
+    /// Takes `bytes` for the beginning of frames when they look like it. Where the boundaries are to be certain,
+    /// [`lose`](Self::lose) them later.
+    pub(super) fn guess(&mut self, bytes: &[u8], see: &mut dyn FnMut(Sight<'_>) -> Boundary) {
+        if let Some((octets, rest)) = bytes.split_first_chunk::<FRAME_HEAD_BYTES>()
+            && looks_like_frames(bytes, self.direction)
+        {
+            self.reader.resume(octets);
+            self.resync = None;
+            self.is_guessed = true;
+            self.handle_chunk(rest, see);
+        }
+    }
+
+    /// Gives up the boundaries and looks for others.
+    pub(super) fn lose(&mut self) {
+        self.search();
     }
 
     /// The receiver of this direction takes frames up to this size.
@@ -104,6 +130,7 @@ impl Side {
     }
 
     fn search(&mut self) {
+        self.is_guessed = false;
         self.reader.lose();
         match &mut self.resync {
             Some(resync) => resync.restart(),

@@ -12,6 +12,7 @@
 use super::frame::StreamId;
 use crate::flow::Timestamp;
 use crate::http::RequestNumber;
+use std::collections::VecDeque;
 
 /// Most streams remembered for one connection; the request of another is dropped. Servers commonly allow
 /// 100 to 250 at once.
@@ -101,5 +102,34 @@ impl Streams {
 
     fn place(&self, id: StreamId) -> Option<usize> {
         self.streams.binary_search_by_key(&id, |stream| stream.id).ok()
+    }
+}
+
+/// Streams whose request was whole and whose answer is not known to be at its end: the client may still cancel them.
+/// At most [`MAX_ANSWERING`]; the oldest are forgotten first, for ends of answers can be missed.
+#[derive(Debug, Default)]
+pub(super) struct Answering {
+    streams: VecDeque<(StreamId, RequestNumber)>,
+}
+
+/// Servers commonly allow 100 to 250 streams at once.
+const MAX_ANSWERING: usize = 256;
+
+impl Answering {
+    pub(super) fn add(&mut self, id: StreamId, number: RequestNumber) {
+        if self.streams.len() >= MAX_ANSWERING {
+            self.streams.pop_front();
+        }
+        self.streams.push_back((id, number));
+    }
+
+    pub(super) fn take(&mut self, id: StreamId) -> Option<RequestNumber> {
+        // Answers end in the order of their requests, more or less.
+        let place = self.streams.iter().position(|(stream, _)| *stream == id)?;
+        self.streams.remove(place).map(|(_, number)| number)
+    }
+
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.streams.capacity().saturating_mul(size_of::<(StreamId, RequestNumber)>())
     }
 }

@@ -174,10 +174,8 @@ fn expectation_changes_no_framing() {
 
 #[test]
 fn other_protocols_are_passed_over() {
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    let cases: [(&[u8], DropReason); 5] = [
+    let cases: [(&[u8], DropReason); 4] = [
         (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", DropReason::NotHttp),
-        (preface, DropReason::UnsupportedProtocol),
         (b"SSH-2.0-OpenSSH_9.2\r\n\0\0", DropReason::NotHttp),
         (b"GET /\r\n", DropReason::NotHttp),
         (b"HELLO world and more\r\n\r\n", DropReason::NotHttp),
@@ -204,7 +202,7 @@ fn proxy_header_names_the_client_whatever_the_cut() {
     for (bytes, ip) in [(&mut v2, Some("192.0.2.1")), (&mut local, None), (&mut v1, Some("2001:db8::1"))] {
         bytes.extend_from_slice(GET.as_bytes());
         for cut in 0..bytes.len() {
-            let mut wire = Wire::with(HttpOptions { proxy_protocol: true }, false);
+            let mut wire = Wire::with(HttpOptions { proxy_protocol: true, ..HttpOptions::default() }, false);
             for piece in [&bytes[..cut], &bytes[cut..]].into_iter().filter(|piece| !piece.is_empty()) {
                 wire.request(piece);
             }
@@ -218,7 +216,7 @@ fn proxy_header_names_the_client_whatever_the_cut() {
 
 #[test]
 fn proxy_header_is_optional_and_read_only_when_expected() {
-    let mut wire = Wire::with(HttpOptions { proxy_protocol: true }, false);
+    let mut wire = Wire::with(HttpOptions { proxy_protocol: true, ..HttpOptions::default() }, false);
     wire.request(GET);
     assert_eq!(wire.close(CloseCause::Finished).ends(), [(GET_SEEN, WHOLE)]);
     let log = decode(b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\nGET / HTTP/1.1\r\n\r\n");

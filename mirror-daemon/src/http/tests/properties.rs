@@ -321,7 +321,7 @@ proptest! {
         joined: bool,
         proxy_protocol: bool,
     ) {
-        let mut wire = Wire::with(HttpOptions { proxy_protocol }, joined);
+        let mut wire = Wire::with(HttpOptions { proxy_protocol, ..HttpOptions::default() }, joined);
         for (kind, parts, number) in events {
             let bytes = parts.concat();
             match kind {

@@ -120,6 +120,8 @@ fn capture(encoder: &mut DescriptorEncoder<'_>, now: &Snapshot) -> Result<(), fm
     labelled(encoder, [&super::KERNEL_LOSSES, &super::KERNEL_LOST_BYTES], &now.kernel_losses)?;
     labelled(encoder, [&super::KERNEL_EVENTS, &super::KERNEL_BYTES], &now.kernel)?;
     labelled(encoder, [&super::FLOW_EVENTS, &super::FLOW_BYTES], &now.flow)?;
+    sums_of(encoder, &super::HTTP2_EVENTS, "counter", &now.http2)?;
+    sums_of(encoder, &super::HTTP2_CONNECTIONS, "state", &now.http2_connections)?;
     open(encoder, &super::FLOWS)?.gauge(&[], now.flows_open)?;
     open(encoder, &super::FLOW_BUFFERED)?.gauge(&[], now.flow_buffered_bytes)?;
     let mut family = open(encoder, &super::CAPTURE_POINTS)?;
@@ -137,11 +139,7 @@ fn labelled(
     [events, bytes]: [&Family; 2],
     counts: &[LabelledCount],
 ) -> Result<(), fmt::Error> {
-    let mut sums = BTreeMap::<&str, u64>::new();
-    for (label, count) in counts {
-        let sum = sums.entry(label).or_default();
-        *sum = sum.saturating_add(*count);
-    }
+    let sums = sums(counts);
     let mut family = open(encoder, events)?;
     for (label, count) in sums.iter().filter(|(label, _)| !label.ends_with("_bytes")) {
         family.counter(&[("counter", label)], *count)?;
@@ -153,6 +151,29 @@ fn labelled(
         }
     }
     Ok(())
+}
+
+/// Writes counts under their words, the values of `label`.
+fn sums_of(
+    encoder: &mut DescriptorEncoder<'_>,
+    definition: &Family,
+    label: &str,
+    counts: &[LabelledCount],
+) -> Result<(), fmt::Error> {
+    let mut family = open(encoder, definition)?;
+    for (word, count) in sums(counts) {
+        family.number(&[(label, word)], count)?;
+    }
+    Ok(())
+}
+
+fn sums(counts: &[LabelledCount]) -> BTreeMap<&'static str, u64> {
+    let mut sums = BTreeMap::<&str, u64>::new();
+    for (label, count) in counts {
+        let sum = sums.entry(label).or_default();
+        *sum = sum.saturating_add(*count);
+    }
+    sums
 }
 
 fn config(encoder: &mut DescriptorEncoder<'_>, now: &Snapshot) -> Result<(), fmt::Error> {

@@ -151,6 +151,8 @@ fn sample_snapshot() -> Snapshot {
         kernel_losses: vec![("ring_full", 3), ("ring_full_bytes", 3_000), ("ring_full", 4)],
         kernel: vec![("records", 9), ("records_bytes", 900)],
         flow: vec![("gap_acknowledged", 1), ("gap_acknowledged_bytes", 1_448)],
+        http2: vec![("lost_boundaries", 2), ("lost_boundaries", 1)],
+        http2_connections: vec![("synchronised", 3), ("unproven", 0), ("searching", 1)],
         flows_open: 7,
         flow_buffered_bytes: 4_096,
         points: vec![

@@ -12,11 +12,11 @@ use super::Emit;
 use crate::drop_reason::DropReason;
 use crate::flow::Timestamp;
 use crate::http::h2::H2Options;
-use crate::http::h2::counters::H2Counters;
+use crate::http::h2::counters::{H2Counters, Incident};
 use crate::http::h2::frame::{Frame, FrameError, FrameHead, FrameKind, Piece, StreamId, flag};
 use crate::http::h2::head::HeadError;
 use crate::http::h2::hpack::{FieldBlock, FieldLimits, HpackDecoder, INITIAL_TABLE_BYTES};
-use crate::http::h2::stream::{Stream, StreamState, Streams};
+use crate::http::h2::stream::{Answering, Stream, StreamState, Streams};
 use crate::http::{Field, HttpEvent, MAX_FIELDS, MAX_HEAD_BYTES, RequestNumber};
 use blocks::Block;
 
@@ -33,6 +33,7 @@ pub(in crate::http::h2) struct Requests {
     block: Block,
     block_bytes: Vec<u8>,
     streams: Streams,
+    answering: Answering,
     next_number: u64,
     /// The highest stream that was opened, as far as seen.
     highest: StreamId,
@@ -78,6 +79,7 @@ impl Requests {
             block: Block::None,
             block_bytes: Vec::new(),
             streams: Streams::default(),
+            answering: Answering::default(),
             next_number: 0,
             highest: StreamId::ZERO,
             highest_certain: StreamId::ZERO,
@@ -113,6 +115,7 @@ impl Requests {
             lines,
             self.block_bytes.capacity(),
             self.streams.allocated_bytes(),
+            self.answering.allocated_bytes(),
         ]
         .iter()
         .fold(0, |sum: usize, bytes| sum.saturating_add(*bytes))
@@ -155,7 +158,7 @@ impl Requests {
                 Ok(())
             }
             Piece::Ignored(head) => {
-                counters.unknown_frames = counters.unknown_frames.saturating_add(1);
+                counters.count(Incident::UnknownFrame);
                 self.check_order(head)
             }
             Piece::Whole(head, payload) => {
@@ -184,7 +187,7 @@ impl Requests {
                 self.skip_block(head);
                 self.drop_block(head.stream, DropReason::Gap, emit);
             }
-            FrameKind::RstStream => self.cancel(head.stream, emit),
+            FrameKind::RstStream => self.cancel_by_client(head.stream, emit),
             _ => {}
         }
     }
@@ -204,6 +207,7 @@ impl Requests {
         self.sees_all = false;
         self.trust = Trust::None;
         self.highest = self.highest_certain;
+        self.answering = Answering::default();
     }
 
     /// An answer was seen on `stream`.
@@ -221,6 +225,26 @@ impl Requests {
         self.drop_open(stream, DropReason::Cancelled, emit);
     }
 
+    /// The client wants no more of the answer on `stream` (RFC 9113, 8.7).
+    fn cancel_by_client(&mut self, stream: StreamId, emit: &mut Emit<'_>) {
+        self.cancel(stream, emit);
+        if let Some(number) = self.answering.take(stream) {
+            emit(HttpEvent::Cancelled { number });
+        }
+    }
+
+    /// The answer on `stream` is at its end.
+    pub(in crate::http::h2) fn handle_answer_end(&mut self, stream: StreamId) {
+        self.answering.take(stream);
+    }
+
+    /// Everything under way is given up for want of room.
+    pub(in crate::http::h2) fn shed(&mut self, emit: &mut Emit<'_>) {
+        self.lose_boundaries(DropReason::BufferFull, emit);
+        self.block_bytes = Vec::new();
+        self.fields = FieldBlock::default();
+    }
+
     /// GOAWAY: the server does not act on streams above `last`.
     pub(in crate::http::h2) fn cancel_above(&mut self, last: StreamId, emit: &mut Emit<'_>) {
         self.drop_where(|stream| stream.id > last, DropReason::Cancelled, emit);
@@ -235,6 +259,11 @@ impl Requests {
     pub(in crate::http::h2) fn end_all(&mut self, reason: DropReason, emit: &mut Emit<'_>) {
         self.end_open(reason, emit);
         self.drop_where(|_| true, DropReason::UnprovenBoundary, emit);
+    }
+
+    /// Whether a request waits for its proof.
+    pub(in crate::http::h2) fn has_held(&self) -> bool {
+        self.trust == Trust::None && self.streams.iter().any(|stream| stream.held)
     }
 
     /// When the oldest of the held requests began.
@@ -294,7 +323,7 @@ impl Requests {
             }
             Frame::RstStream { .. } => {
                 self.check_idle(head)?;
-                self.cancel(head.stream, emit);
+                self.cancel_by_client(head.stream, emit);
             }
             Frame::WindowUpdate { .. } => self.check_idle(head)?,
             Frame::PushPromise { .. } => return Err(FrameError::PushPromise),
@@ -344,8 +373,10 @@ impl Requests {
         }
         stream.state = StreamState::Ended;
         if !stream.held {
-            emit(HttpEvent::Complete { number: stream.number });
+            let number = stream.number;
+            emit(HttpEvent::Complete { number });
             self.streams.remove(id);
+            self.answering.add(id, number);
         }
     }
 
@@ -357,9 +388,13 @@ impl Requests {
             stream.held = false;
             emit(HttpEvent::Released { number: stream.number });
         }
-        self.streams.remove_where(
+        let Self { streams, answering, .. } = self;
+        streams.remove_where(
             |stream| stream.state == StreamState::Ended,
-            |stream| emit(HttpEvent::Complete { number: stream.number }),
+            |stream| {
+                emit(HttpEvent::Complete { number: stream.number });
+                answering.add(stream.id, stream.number);
+            },
         );
     }
 

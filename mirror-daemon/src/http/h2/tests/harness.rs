@@ -25,6 +25,7 @@ pub(super) struct Seen {
     pub(super) trailers: Vec<(String, Vec<u8>)>,
     pub(super) complete: bool,
     pub(super) dropped: Option<DropReason>,
+    pub(super) cancelled: bool,
 }
 
 impl Seen {
@@ -145,6 +146,11 @@ fn note(seen: &mut BTreeMap<u64, Seen>, passed_over: &mut Option<DropReason>, ev
             let entry = seen.entry(number.0).or_default();
             assert!(open(entry), "dropped behind its end");
             entry.dropped = Some(*reason);
+        }
+        HttpEvent::Cancelled { number } => {
+            let entry = seen.get_mut(&number.0).expect("a head first");
+            assert!(entry.complete && !entry.cancelled);
+            entry.cancelled = true;
         }
         HttpEvent::PassOver { reason } => {
             assert_eq!(*passed_over, None);

@@ -2,7 +2,7 @@
 
 use super::{Emit, Requests, Trust};
 use crate::drop_reason::DropReason;
-use crate::http::h2::counters::H2Counters;
+use crate::http::h2::counters::{H2Counters, Incident};
 use crate::http::h2::frame::{FrameError, FrameHead, FrameKind, StreamId, flag};
 use crate::http::h2::head::{Context, HeadError, read_request, read_trailers};
 use crate::http::h2::hpack::{FieldBlock, HpackError};
@@ -182,6 +182,7 @@ impl Requests {
         };
         emit(HttpEvent::Request { number, head, held });
         if context.end_stream && !held {
+            self.answering.add(id, number);
             return emit(HttpEvent::Complete { number });
         }
         self.streams.add(Stream {
@@ -236,7 +237,7 @@ impl Requests {
     }
 
     pub(super) fn forget_table(&mut self, counters: &mut H2Counters) {
-        counters.forgotten_tables = counters.forgotten_tables.saturating_add(1);
+        counters.count(Incident::ForgottenTable);
         self.hpack.forget();
     }
 }

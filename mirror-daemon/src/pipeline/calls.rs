@@ -1,0 +1,102 @@
+//! Calls: requests that are replayed while they are still being captured, from their head on, for they may last for
+//! hours (gRPC).
+
+use crate::http::{BodyLength, RequestHead, RequestNumber};
+use crate::replay::Canceller;
+
+/// Content types whose bodies are streams of messages: gRPC (and gRPC-Web), and streaming calls of the Connect
+/// protocol.
+const STREAMED_TYPES: [&[u8]; 2] = [b"application/grpc", b"application/connect+"];
+
+/// Calls of one connection that were whole and may still be cancelled, at most; the oldest are let go.
+const MAX_CALLS: usize = 1024;
+
+/// Whether a request is streamed from its start. One whose length is known is not: it will end soon.
+pub(super) fn is_call(head: &RequestHead<'_>) -> bool {
+    let is_streamed = |value: &[u8]| {
+        STREAMED_TYPES.iter().any(|streamed| {
+            value.get(..streamed.len()).is_some_and(|start| start.eq_ignore_ascii_case(streamed))
+        })
+    };
+    head.body == BodyLength::Chunked && head.field("content-type").is_some_and(is_streamed)
+}
+
+/// Calls of one connection whose requests were whole: their shadows are told when the client cancels them.
+#[derive(Debug, Default)]
+pub(super) struct Calls(Vec<Call>);
+
+#[derive(Debug)]
+struct Call {
+    number: RequestNumber,
+    cancellers: Vec<Canceller>,
+}
+
+impl Calls {
+    pub(super) fn add(&mut self, number: RequestNumber, cancellers: Vec<Canceller>) {
+        if cancellers.is_empty() {
+            return;
+        }
+        if self.0.len() >= MAX_CALLS || self.0.len() == self.0.capacity() {
+            self.0.retain(|call| call.cancellers.iter().any(|canceller| !canceller.is_over()));
+        }
+        if self.0.len() >= MAX_CALLS {
+            self.0.remove(0);
+        }
+        self.0.push(Call { number, cancellers });
+    }
+
+    pub(super) fn cancel(&mut self, number: RequestNumber) {
+        if let Some(place) = self.0.iter().position(|call| call.number == number) {
+            self.0.swap_remove(place).cancellers.into_iter().for_each(Canceller::cancel);
+        }
+    }
+
+    /// The connection has ended, and with it every answer that had not.
+    pub(super) fn cancel_all(self) {
+        self.0.into_iter().flat_map(|call| call.cancellers).for_each(Canceller::cancel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{Field, Version};
+    use crate::replay::original;
+
+    fn head<'a>(fields: &'a [Field<'a>], body: BodyLength) -> RequestHead<'a> {
+        RequestHead { method: "POST", target: "/a.B/C", version: Version::Http2, fields, body }
+    }
+
+    #[test]
+    fn streams_of_messages_are_calls_and_bodies_of_known_length_are_not() {
+        for (value, is) in [
+            ("application/grpc", true),
+            ("Application/GRPC+proto", true),
+            ("application/grpc-web", true),
+            ("application/connect+json", true),
+            ("application/json", false),
+            ("", false),
+        ] {
+            let fields = [Field { name: "content-type", value: value.as_bytes(), line: b"" }];
+            assert_eq!(is_call(&head(&fields, BodyLength::Chunked)), is, "{value}");
+            assert!(!is_call(&head(&fields, BodyLength::Known(5))));
+            assert!(!is_call(&head(&fields, BodyLength::None)));
+        }
+    }
+
+    #[test]
+    fn calls_that_are_over_make_room_and_the_rest_is_bounded() {
+        let mut calls = Calls::default();
+        let mut kept = Vec::new();
+        for number in 0..2 * MAX_CALLS as u64 {
+            let (canceller, original) = original();
+            calls.add(RequestNumber(number), vec![canceller]);
+            if number % 2 == 0 {
+                kept.push(original);
+            }
+        }
+        assert!(calls.0.len() <= MAX_CALLS);
+        calls.cancel_all();
+        assert_eq!(kept.len(), MAX_CALLS);
+    }
+}
