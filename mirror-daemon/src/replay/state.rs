@@ -217,18 +217,12 @@ impl State {
         Some(job)
     }
 
-    /// A request that was in flight waits again, before all others, for another connection.
-    ///
-    /// # Errors
-    /// Nothing is let in any more: to be booked with that reason.
-    pub(super) fn put_back(&mut self, job: Job) -> Result<(), (Job, DropReason)> {
+    /// A request that was in flight waits again, before all others, for another connection. Not for a state that
+    /// is closed.
+    pub(super) fn put_back(&mut self, job: Job) {
         self.handle_free();
-        if let Some(reason) = self.closed {
-            return Err((job, reason));
-        }
         self.queued_bytes = self.queued_bytes.saturating_add(job.cost_bytes);
         self.lane(job.lane()).queue.push_front(job);
-        Ok(())
     }
 
     /// A ready seat sits down.

@@ -296,13 +296,13 @@ impl Driver {
             return Poll::Ready(());
         }
         self.handle_written();
-        let (read, written) = (self.meter.read_bytes(), self.meter.written_bytes());
-        if !self.allowance.is_exceeded(read, written, self.now) {
+        let read_bytes = self.meter.read_bytes();
+        if !self.allowance.is_exceeded(read_bytes, self.now) {
             return Poll::Pending;
         }
-        let name = &self.seat.shadow().config.name;
-        tracing::debug!(shadow = %name, read, written, "http/2 connection closed: the shadow floods it");
-        self.seat.shadow().handle_verdict(Verdict::Failure, false);
+        let shadow = self.seat.shadow();
+        tracing::debug!(shadow = %shadow.config.name, read_bytes, "http/2 connection closed: the shadow floods it");
+        shadow.handle_verdict(Verdict::Failure, false);
         Poll::Ready(())
     }
 

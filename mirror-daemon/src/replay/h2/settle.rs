@@ -10,10 +10,9 @@ pub(super) fn settle(mut stream: Stream, ending: Ending, is_pooled: bool) {
     let shadow = Arc::clone(stream.ticket.shadow());
     let ledger = &shadow.ledger;
     let (status, is_whole, is_streamed) = (stream.status(), stream.is_answer_whole(), stream.is_streamed());
-    if let (Some(status), true) = (status, is_whole) {
-        if let Some(counter) = ledger.answered.get(usize::from(status / 100).saturating_sub(1)) {
-            counter.increment();
-        }
+    let class = status.filter(|_| is_whole).map(|status| usize::from(status / 100).saturating_sub(1));
+    if let Some(counter) = class.and_then(|class| ledger.answered.get(class)) {
+        counter.increment();
     }
     let Some(job) = stream.ticket.job() else { return };
     let verdict = match ending {

@@ -11,6 +11,7 @@ use super::ticket::Ticket;
 use crate::drop_reason::DropReason;
 use crate::replay::ShadowBody;
 use crate::replay::body::BodyPiece;
+use crate::replay::job::Job;
 use crate::rewrite::Framing;
 use ::h2::client::ResponseFuture;
 use ::h2::{Reason, RecvStream, SendStream};
@@ -191,7 +192,7 @@ impl Stream {
 
     /// Does what can be done now.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, turn: &mut Turn<'_>) -> Poll<Ending> {
-        let sent = self.poll_send(cx, turn.now);
+        let sent = self.poll_send(cx, turn);
         if let Poll::Ready(Err(NotSent::Aborted(reason))) = sent {
             return Poll::Ready(Ending::Aborted(reason));
         }
@@ -212,7 +213,8 @@ impl Stream {
     }
 
     /// Hands `h2` what there is and what there is window for. Ready only when nothing more can be sent.
-    fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<Infallible, NotSent>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, turn: &mut Turn<'_>) -> Poll<Result<Infallible, NotSent>> {
+        let limit = turn.now.checked_add(self.time_limit);
         loop {
             let Sending::Open { pending, bytes_left } = &mut self.sending else { return Poll::Pending };
             let Some(job) = self.ticket.job() else { return Poll::Pending };
@@ -222,45 +224,33 @@ impl Stream {
                     return Poll::Ready(Err(NotSent::Aborted(abort.0)));
                 }
             }
-            if !pending.is_empty() {
-                let is_last =
-                    matches!(&job.request.body, ShadowBody::Buffered { trailers, .. } if trailers.is_empty());
-                match poll_data(&mut self.send, pending, is_last, cx) {
-                    Poll::Ready(Ok(true)) => self.sending = Sending::Queued,
-                    Poll::Ready(Ok(false)) => {}
-                    Poll::Ready(Err(())) => return Poll::Ready(Err(NotSent::Closed)),
-                    Poll::Pending => {
-                        self.deadline = self.deadline.or_else(|| now.checked_add(self.time_limit));
-                        return Poll::Pending;
+            if pending.is_empty() {
+                match poll_more(job, pending, bytes_left, cx)? {
+                    Poll::Ready(None) => {}
+                    Poll::Ready(Some(trailers)) => {
+                        end_request(&mut self.send, &trailers)?;
+                        self.sending = Sending::Queued;
+                        self.deadline = limit;
                     }
-                }
-                // Progress.
-                self.deadline = self.is_queued().then(|| now.checked_add(self.time_limit)).flatten();
-                continue;
-            }
-            let trailers = match &mut job.request.body {
-                ShadowBody::Buffered { trailers, .. } => trailers.clone(),
-                ShadowBody::Streaming(reader) => match reader.poll_piece(cx) {
-                    Poll::Ready(Ok(BodyPiece::Bytes(bytes))) => {
-                        job.is_body_begun = true;
-                        count_down(bytes_left, bytes.len()).map_err(NotSent::Aborted)?;
-                        *pending = bytes;
-                        continue;
-                    }
-                    Poll::Ready(Ok(BodyPiece::End { trailers })) if bytes_left.unwrap_or(0) == 0 => trailers,
-                    Poll::Ready(Ok(BodyPiece::End { .. })) => {
-                        return Poll::Ready(Err(NotSent::Aborted(DropReason::Truncated)));
-                    }
-                    Poll::Ready(Err(abort)) => return Poll::Ready(Err(NotSent::Aborted(abort.0))),
                     Poll::Pending => {
                         self.deadline = None;
                         return Poll::Pending;
                     }
-                },
+                }
+                continue;
+            }
+            let is_last =
+                matches!(&job.request.body, ShadowBody::Buffered { trailers, .. } if trailers.is_empty());
+            let Poll::Ready(sent) = poll_data(&mut self.send, pending, cx, is_last) else {
+                self.deadline = self.deadline.or(limit);
+                return Poll::Pending;
             };
-            end_request(&mut self.send, &trailers)?;
-            self.sending = Sending::Queued;
-            self.deadline = now.checked_add(self.time_limit);
+            turn.allowance.grant_sent(sent?);
+            self.deadline = None;
+            if is_last && pending.is_empty() {
+                self.sending = Sending::Queued;
+                self.deadline = limit;
+            }
         }
     }
 
@@ -323,23 +313,56 @@ enum NotSent {
     Closed,
 }
 
-/// Hands over as much of `pending` as there is window for; true when that was the end of the request.
+/// Gets the next piece of the body into `pending`, or its trailers when it is at its end.
+fn poll_more(
+    job: &mut Job,
+    pending: &mut Bytes,
+    bytes_left: &mut Option<u64>,
+    cx: &mut Context<'_>,
+) -> Result<Poll<Option<Bytes>>, NotSent> {
+    let reader = match &mut job.request.body {
+        ShadowBody::Buffered { trailers, .. } => return Ok(Poll::Ready(Some(trailers.clone()))),
+        ShadowBody::Streaming(reader) => reader,
+    };
+    let piece = match reader.poll_piece(cx) {
+        Poll::Ready(piece) => piece.map_err(|abort| NotSent::Aborted(abort.0))?,
+        Poll::Pending => return Ok(Poll::Pending),
+    };
+    let left = bytes_left.unwrap_or(0);
+    match piece {
+        BodyPiece::Bytes(bytes) => {
+            job.is_body_begun = true;
+            if bytes_left.is_some() {
+                let left = left.checked_sub(bytes.len() as u64);
+                *bytes_left = Some(left.ok_or(NotSent::Aborted(DropReason::Malformed))?);
+            }
+            *pending = bytes;
+            Ok(Poll::Ready(None))
+        }
+        BodyPiece::End { trailers } if left == 0 => Ok(Poll::Ready(Some(trailers))),
+        BodyPiece::End { .. } => Err(NotSent::Aborted(DropReason::Truncated)),
+    }
+}
+
+/// Hands over as much of `pending` as there is window for, and says how many bytes that were. `is_last`: the
+/// request ends with them.
 fn poll_data(
     send: &mut SendStream<Bytes>,
     pending: &mut Bytes,
-    is_last: bool,
     cx: &mut Context<'_>,
-) -> Poll<Result<bool, ()>> {
+    is_last: bool,
+) -> Poll<Result<usize, NotSent>> {
     send.reserve_capacity(pending.len());
     while send.capacity() == 0 {
         match ready!(send.poll_capacity(cx)) {
             Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Poll::Ready(Err(())),
+            Some(Err(_)) | None => return Poll::Ready(Err(NotSent::Closed)),
         }
     }
     let part = pending.split_to(pending.len().min(send.capacity()));
-    let is_end = is_last && pending.is_empty();
-    Poll::Ready(send.send_data(part, is_end).map(|()| is_end).map_err(|_| ()))
+    let bytes = part.len();
+    let sent = send.send_data(part, is_last && pending.is_empty());
+    Poll::Ready(sent.map(|()| bytes).map_err(|_| NotSent::Closed))
 }
 
 /// Trailers, or an empty DATA frame, with END_STREAM.
@@ -350,11 +373,4 @@ fn end_request(send: &mut SendStream<Bytes>, trailers: &Bytes) -> Result<(), Not
     let trailers = head::trailers(trailers).ok_or(NotSent::Aborted(DropReason::Malformed))?;
     // What it refuses is either a field that no trailer may have, or a stream that is closed.
     send.send_trailers(trailers).map_err(|_| NotSent::Closed)
-}
-
-fn count_down(bytes_left: &mut Option<u64>, bytes: usize) -> Result<(), DropReason> {
-    if let Some(left) = bytes_left {
-        *left = left.checked_sub(bytes as u64).ok_or(DropReason::Malformed)?;
-    }
-    Ok(())
 }
