@@ -321,7 +321,7 @@ mod tests {
         let mut examples = 0;
         let mut all = Cli::command();
         let commands: Vec<_> = all.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-        assert_eq!(commands, ["run", "check", "explain", "tap"]);
+        assert_eq!(commands, ["run", "check", "explain", "tap", "doctor"]);
         let mut pages = vec![all.render_long_help().to_string()];
         for name in &commands {
             pages.push(all.find_subcommand_mut(name).unwrap().render_long_help().to_string());
