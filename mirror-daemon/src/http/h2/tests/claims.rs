@@ -416,6 +416,31 @@ fn frames_embedded_in_a_body_are_not_released_even_when_their_stream_is_answered
 }
 
 #[test]
+fn chain_that_dies_at_each_true_header_does_not_get_another_one_released() {
+    // Each body of 16,384 octets holds a chain that lives over the true headers, with a request in it, and behind
+    // that the head of a header block that ends where the body does: a CONTINUATION would have to follow.
+    let upload = |number: u32| {
+        let evil = get_frame(1003 + 2 * number, "/evil");
+        let jump_bytes = 16_393 - evil.len() - 9;
+        let jump = &frame(0, 0, 5, &vec![0; jump_bytes])[..9];
+        let killer = &frame(1, 0, 3, &[0; 1000])[..9];
+        let mut body = [&[0xee; 2000][..], &evil, jump].concat();
+        body.resize(16_384 - 1009, 0xee);
+        body.extend([killer, &[0xee; 1000]].concat());
+        frame(0, 0, 999, &body)
+    };
+    let mut probe = Probe::joined();
+    probe.answer(&filler(997).concat());
+    probe.request(&upload(0)[500..]);
+    for number in 1..6 {
+        probe.request(&upload(number));
+        probe.answer(&answer_frame(1003 + 2 * number));
+    }
+    probe.close();
+    assert!(probe.mirrored().is_empty(), "{:?}", probe.mirrored());
+}
+
+#[test]
 fn first_bytes_of_a_joined_connection_tell_frames() {
     assert!(looks_like_frames(&[settings(), get_frame(1, "/")].concat(), Direction::Request));
     assert!(looks_like_frames(&frame(0, 0, 1, &[0; 5000])[..1000], Direction::Request));
