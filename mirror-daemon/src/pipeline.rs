@@ -155,7 +155,9 @@ impl<O: Outlet> Pipeline<O> {
 
     fn forget_ignored(&mut self) {
         if let Some(key) = self.requests.ignored.take() {
-            self.flows.ignore(&key);
+            if let Some(connection) = self.flows.ignore(&key) {
+                self.requests.handle_ignored(connection);
+            }
             self.requests.outlet.ignore(&key);
         }
     }

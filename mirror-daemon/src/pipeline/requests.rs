@@ -126,6 +126,20 @@ impl<O: Outlet> Requests<O> {
         }
     }
 
+    /// A connection is passed over, and forgotten without a word from the flow table: gives back what it counted for.
+    pub(super) fn handle_ignored(&mut self, mut connection: Connection) {
+        self.counters.move_http2_flow(connection.synchronisation.take(), None);
+        if let Some(mut http) = connection.http.take() {
+            if let Some(counts) = http.take_http2_counters() {
+                self.http2.add(&counts);
+            }
+            self.charge(http.allocated_bytes(), 0);
+        }
+        for exchange in connection.under_way.exchanges {
+            self.forget(exchange, DropReason::Truncated);
+        }
+    }
+
     /// What an event that did not end the connection leaves to do.
     fn handle_more(&mut self, key: &FlowKey, connection: &mut Connection, event: &FlowEvent<'_>) {
         let Connection { http: Some(http), timeout, .. } = connection else { return };
@@ -148,12 +162,10 @@ impl<O: Outlet> Requests<O> {
             self.counters.move_http2_flow(*synchronisation, now);
             *synchronisation = now;
         }
-        if now.is_none() {
-            return;
-        }
         if let Some(counts) = http.take_http2_counters() {
             self.http2.add(&counts);
         }
+        // Also when it has ended, or turned out to be no HTTP/2: nobody else would take the verdict back.
         let wants = http.wants_whole_answers();
         if *has_whole_answers != wants {
             *has_whole_answers = wants;

@@ -1,6 +1,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
 
 mod calls;
+mod http2;
 
 use super::*;
 use crate::config::Config;
