@@ -42,6 +42,8 @@ pub(in crate::http::h2) struct Requests {
     /// Every stream that was opened has been seen, so that `highest` tells idle streams.
     sees_all: bool,
     trust: Trust,
+    /// The server acts on no stream above this one.
+    last_accepted: StreamId,
     /// SETTINGS must come first.
     settings_due: bool,
     setting_bytes: Option<u32>,
@@ -85,6 +87,7 @@ impl Requests {
             highest_certain: StreamId::ZERO,
             sees_all: false,
             trust: Trust::None,
+            last_accepted: StreamId::new(u32::MAX),
             settings_due: false,
             setting_bytes: None,
             now: Timestamp::default(),
@@ -245,7 +248,9 @@ impl Requests {
         self.fields = FieldBlock::default();
     }
 
-    /// GOAWAY: the server does not act on streams above `last`.
+    /// GOAWAY: the server does not act on streams above `last`, nor on new ones: the client sends those requests
+    /// again on another connection (RFC 9113, 6.8).
+        self.last_accepted = self.last_accepted.min(last);
     pub(in crate::http::h2) fn cancel_above(&mut self, last: StreamId, emit: &mut Emit<'_>) {
         self.drop_where(|stream| stream.id > last, DropReason::Cancelled, emit);
     }

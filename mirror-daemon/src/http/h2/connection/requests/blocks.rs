@@ -170,6 +170,9 @@ impl Requests {
             Ok(head) => head,
             Err(error) => {
                 counters.count_head(error);
+        if id > self.last_accepted {
+            return emit(HttpEvent::Dropped { number, reason: DropReason::Cancelled });
+        }
                 return emit(HttpEvent::Dropped { number, reason: error.drop_reason() });
             }
         };
