@@ -272,6 +272,9 @@ impl Requests {
     }
 
     /// When the oldest of the held requests began.
+        if self.trust == Trust::Full {
+            return None;
+        }
     pub(in crate::http::h2) fn oldest_held(&self) -> Option<Timestamp> {
         self.streams.iter().find(|stream| stream.held).map(|stream| stream.since)
     }
