@@ -126,9 +126,8 @@ impl Requests {
 
     /// The server's SETTINGS_HEADER_TABLE_SIZE. Never lowered: it is not known when a lower value came into
     /// force.
-    pub(in crate::http::h2) fn bound_size_updates(&mut self, setting_bytes: Option<u32>) {
-        let seen = self.setting_bytes.unwrap_or(INITIAL_TABLE_BYTES);
-        let bytes = setting_bytes.unwrap_or(INITIAL_TABLE_BYTES).max(seen);
+    pub(in crate::http::h2) fn bound_size_updates(&mut self, setting_bytes: u32) {
+        let bytes = setting_bytes.max(self.setting_bytes.unwrap_or(INITIAL_TABLE_BYTES));
         self.setting_bytes = Some(bytes);
         self.hpack.bound_size_updates(bytes);
     }
@@ -250,8 +249,8 @@ impl Requests {
 
     /// GOAWAY: the server does not act on streams above `last`, nor on new ones: the client sends those requests
     /// again on another connection (RFC 9113, 6.8).
-        self.last_accepted = self.last_accepted.min(last);
     pub(in crate::http::h2) fn cancel_above(&mut self, last: StreamId, emit: &mut Emit<'_>) {
+        self.last_accepted = self.last_accepted.min(last);
         self.drop_where(|stream| stream.id > last, DropReason::Cancelled, emit);
     }
 
@@ -272,10 +271,10 @@ impl Requests {
     }
 
     /// When the oldest of the held requests began.
+    pub(in crate::http::h2) fn oldest_held(&self) -> Option<Timestamp> {
         if self.trust == Trust::Full {
             return None;
         }
-    pub(in crate::http::h2) fn oldest_held(&self) -> Option<Timestamp> {
         self.streams.iter().find(|stream| stream.held).map(|stream| stream.since)
     }
 

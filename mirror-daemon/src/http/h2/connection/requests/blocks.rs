@@ -167,12 +167,12 @@ impl Requests {
             Ok(head) => head,
             Err(error) => {
                 counters.count_head(error);
-        if id > self.last_accepted {
-            return emit(HttpEvent::Dropped { number, reason: DropReason::Cancelled });
-        }
                 return emit(HttpEvent::Dropped { number, reason: error.drop_reason() });
             }
         };
+        if id > self.last_accepted {
+            return emit(HttpEvent::Dropped { number, reason: DropReason::Cancelled });
+        }
         if self.streams.is_full() && (held || !context.end_stream) {
             return emit(HttpEvent::Dropped { number, reason: DropReason::FlowEvicted });
         }
