@@ -65,6 +65,9 @@ pub(super) struct Requests<O> {
 /// Most flows with held requests that are woken for them; in others a held request ends with its flow.
 const MAX_TIMEOUTS: usize = 65_536;
 
+/// Room for requests under way that a connection keeps.
+const KEPT_EXCHANGES: usize = 16;
+
 /// Bodies with fewer bytes to come are not worth a verdict: the map write costs more than the copies.
 const MIN_PASS_OVER_BYTES: u32 = 64 * 1024;
 
@@ -238,7 +241,7 @@ impl<O: Outlet> Requests<O> {
             HttpEvent::Dropped { number, reason } => {
                 match place_of(exchanges, *number) {
                     Some(place) => {
-                        let exchange = exchanges.remove(place);
+                        let exchange = take_at(exchanges, place);
                         self.forget(exchange, *reason);
                     }
                     // Every request has an exchange to its end, so this is a head that was refused.
@@ -332,7 +335,7 @@ impl<O: Outlet> Requests<O> {
         let after = if is_over { 0 } else { exchange.held_bytes() };
         self.charge(before, after);
         if is_over {
-            exchanges.remove(place);
+            take_at(exchanges, place);
         } else if after > before && self.is_full() {
             self.shed(exchange);
         }
@@ -387,4 +390,13 @@ impl<O: Outlet> Requests<O> {
 /// Where the exchange of this number is: they come in the order of their numbers.
 fn place_of(exchanges: &[Exchange], number: RequestNumber) -> Option<usize> {
     exchanges.binary_search_by_key(&number, |exchange| exchange.number).ok()
+}
+
+/// Takes the exchange at `place` out. Memory that many at a time took is not kept for as long as the connection lives.
+fn take_at(exchanges: &mut Vec<Exchange>, place: usize) -> Exchange {
+    let exchange = exchanges.remove(place);
+    if exchanges.capacity() > KEPT_EXCHANGES && exchanges.len() < exchanges.capacity() / 4 {
+        exchanges.shrink_to(exchanges.len().saturating_mul(2).max(KEPT_EXCHANGES));
+    }
+    exchange
 }

@@ -103,6 +103,14 @@ impl FieldBlock {
         self.arena.capacity().saturating_add(self.slots.capacity().saturating_mul(size_of::<Slot>()))
     }
 
+    /// Forgets the fields, and gives back memory beyond so many bytes: one large block is no reason to keep it for as
+    /// long as the connection lives.
+    pub fn give_back(&mut self, kept_bytes: usize) {
+        self.clear();
+        self.arena.shrink_to(kept_bytes);
+        self.slots.shrink_to(kept_bytes.checked_div(size_of::<Slot>()).unwrap_or(0));
+    }
+
     pub(super) fn clear(&mut self) {
         self.arena.clear();
         self.slots.clear();

@@ -372,6 +372,30 @@ fn rapid_reset_costs_bounded_memory() {
 }
 
 #[test]
+fn memory_that_a_burst_took_is_given_back() {
+    let mut probe = Probe::at_start();
+    probe.request(&[hello(), get_frame(1, "/")].concat());
+    let before = probe.flow.allocated_bytes();
+    let large = "x".repeat(4000);
+    let mut fields = get("/large");
+    fields.extend([("x-large", large.as_str()); 25]);
+    let block = block(&fields);
+    let mut frames: Vec<_> = block.chunks(16_000).map(|part| frame(9, 0, 3, part)).collect();
+    let last = frames.len() - 1;
+    frames[0][3..5].copy_from_slice(&[1, END_STREAM]);
+    frames[last][4] = END_HEADERS;
+    probe.request(&frames.concat());
+    for stream in (5..1005).step_by(2) {
+        probe.request(&headers(stream, END_HEADERS, &get("/")));
+    }
+    for stream in (5..1005).step_by(2) {
+        probe.request(&frame(0, END_STREAM, stream, b""));
+    }
+    assert_eq!(probe.mirrored().len(), 502);
+    assert!(probe.flow.allocated_bytes() < before + 24 * 1024, "{}", probe.flow.allocated_bytes());
+}
+
+#[test]
 fn streams_beyond_the_bound_are_dropped_and_the_others_go_on() {
     let mut probe = Probe::at_start();
     probe.request(&hello());

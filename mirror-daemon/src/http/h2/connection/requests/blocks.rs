@@ -13,7 +13,7 @@ use crate::http::{BodyLength, Field, HttpEvent, MAX_HEAD_BYTES};
 pub const MAX_BLOCK_BYTES: usize = MAX_HEAD_BYTES;
 /// Most CONTINUATION frames of a header block, empty ones too.
 const MAX_CONTINUATIONS: u32 = 64;
-/// Buffer for header blocks that is kept between them.
+/// Buffers for header blocks, and for what they say, that are kept between them: each at most so large.
 const KEPT_BLOCK_BYTES: usize = 4096;
 
 /// A header block that has begun.
@@ -119,6 +119,7 @@ impl Requests {
                 Ok(())
             }
         };
+        fields.give_back(KEPT_BLOCK_BYTES);
         self.fields = fields;
         outcome
     }
@@ -150,6 +151,7 @@ impl Requests {
             Ok(())
         };
         self.lines = recycle(lines);
+        self.lines.shrink_to(KEPT_BLOCK_BYTES.wrapping_div(size_of::<Field<'_>>()));
         outcome
     }
 
