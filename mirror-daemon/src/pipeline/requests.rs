@@ -65,6 +65,10 @@ pub(super) struct Requests<O> {
 /// Most flows with held requests that are woken for them; in others a held request ends with its flow.
 const MAX_TIMEOUTS: usize = 65_536;
 
+/// What the decoder of an HTTP/2 connection may take beside the bound on all buffers: itself, a dynamic table of 4,096
+/// bytes with its arena, and the buffers that it keeps.
+const HTTP2_DECODER_BYTES: usize = 12 * 1024;
+
 /// Room for requests under way that a connection keeps.
 const KEPT_EXCHANGES: usize = 16;
 
@@ -367,9 +371,12 @@ impl<O: Outlet> Requests<O> {
         }
     }
 
-    /// Heads in pieces, and growing and held requests, take more than all of them together may.
+    /// Heads in pieces, and growing and held requests, take more than all of them together may. What a connection of
+    /// HTTP/2 needs for as long as it lives is no part of that: else some of them would leave no room for anything.
     fn is_full(&self) -> bool {
-        self.counters.buffered_bytes > self.view.config.capture.limits.max_total_bytes
+        let decoders_bytes = self.counters.http2_flows().saturating_mul(HTTP2_DECODER_BYTES);
+        let most_bytes = self.view.config.capture.limits.max_total_bytes.saturating_add(decoders_bytes);
+        self.counters.buffered_bytes > most_bytes
     }
 
     fn charge(&mut self, before: usize, after: usize) {

@@ -31,6 +31,7 @@ impl Outlet for Told {
 
 /// One connection.
 struct Rig {
+    key: FlowKey,
     pipeline: Pipeline<Told>,
     ledger: Arc<Ledger>,
     request_seq: SeqNumber,
@@ -43,7 +44,7 @@ impl Rig {
         let config = Config::from_toml(CONFIG, "test.toml").unwrap();
         let view = Arc::new(View::new(1, Arc::new(config), &ledger));
         let pipeline = Pipeline::new(view, Arc::clone(&ledger), HashSeed([1, 2]), Told::default());
-        Self { pipeline, ledger, request_seq: SeqNumber(1000), answer_seq: SeqNumber(5000) }
+        Self { key: KEY, pipeline, ledger, request_seq: SeqNumber(1000), answer_seq: SeqNumber(5000) }
     }
 
     fn segment(&mut self, direction: Direction, flags: TcpFlags, payload: &[u8]) {
@@ -53,7 +54,7 @@ impl Rig {
         };
         let segment_bytes = u32::try_from(payload.len()).unwrap();
         self.pipeline.handle_segment(&Segment {
-            key: KEY,
+            key: self.key,
             direction,
             seq,
             ack,
@@ -130,4 +131,32 @@ fn connection_of_http_2_that_is_passed_over_leaves_nothing_in_the_books() {
     assert_eq!(rig.pipeline.outlet_mut().ignored, 1);
     let counters = rig.pipeline.counters();
     assert_eq!((counters.http2_synchronised, counters.buffered_bytes), (0, 0));
+}
+
+#[test]
+fn many_connections_with_full_header_tables_leave_room_for_requests() {
+    let mut rig = Rig::new();
+    let hello = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, b"")].concat();
+    // Two new fields each: 40 requests fill a table of 4,096 bytes.
+    let requests: Vec<_> = (0..40_u8)
+        .map(|number| {
+            let field = |letter| {
+                [&[0x40, 4, b'x', b'-', b'a' + number % 26, letter, 20][..], &[b'0' + number; 20]].concat()
+            };
+            let block = [&b"\x82\x86\x84\x01\x09h.example"[..], &field(b'a'), &field(b'b')].concat();
+            frame(1, 5, number * 2 + 1, &block)
+        })
+        .collect();
+    for port in 0..2_500 {
+        rig.key.remote_port = 10_000 + port;
+        rig.request_seq = SeqNumber(1000);
+        rig.segment(Direction::Request, TcpFlags::SYN, b"");
+        rig.ask(&hello);
+        for request in &requests {
+            rig.ask(request);
+        }
+    }
+    let counters = rig.pipeline.counters();
+    assert!(counters.buffered_bytes > 16 * 1024 * 1024, "{}", counters.buffered_bytes);
+    assert_eq!((rig.ledger.matched.value(), counters.http2_synchronised), (2_500 * 40, 2_500));
 }
