@@ -65,6 +65,18 @@ Exit codes:
   2  it has faults, or can't be read
 ";
 
+const DOCTOR_HELP: &str = "\
+It loads the kernel programs' maps for a moment and attaches nothing.
+
+Examples:
+  On a node, or in the daemon's own container with its capabilities:
+    mirror-daemon doctor
+
+Exit codes:
+  0  mirroring would work, perhaps not in every mode
+  2  something stands in the way; it is marked BAD
+";
+
 const EXPLAIN_HELP: &str = "\
 Examples:
   Which rule takes this request, and what would each shadow get as host?
@@ -137,6 +149,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Print the requests seen, and send nothing
     Tap(TapArgs),
+    /// Say what would work on this node, and what to change
+    Doctor(DoctorArgs),
 }
 
 /// `run`
@@ -162,6 +176,15 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Write the faults as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `doctor`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = DOCTOR_HELP)]
+pub struct DoctorArgs {
+    /// Write the findings as JSON
     #[arg(long)]
     pub json: bool,
 }

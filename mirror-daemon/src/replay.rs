@@ -48,10 +48,10 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use crate::telemetry::snapshot::{BreakerState, ShadowStatus};
 pub use body::{BodyAbort, BodyPiece, BodyReader, BodyWriter, body_channel};
-pub use breaker::BreakerState;
 pub use cancel::{Canceller, Original, original};
-pub use replayer::{ReplayHandle, Replayer, ShadowStatus};
+pub use replayer::{ReplayHandle, Replayer};
 pub use tls::{TlsError, check_tls};
 
 use crate::rewrite::ShadowHead;

@@ -346,10 +346,10 @@ impl State {
         let seats = self.http1.seats.len().saturating_add(self.http2.seats.len());
         ShadowStatus {
             name: name.to_owned(),
-            open_connections: seats.saturating_sub(connecting),
-            connecting,
-            in_flight: self.in_flight,
-            queued_items: self.queued_items(),
+            open_connections: seats.saturating_sub(connecting) as u64,
+            connecting: connecting as u64,
+            in_flight: self.in_flight as u64,
+            queued_items: self.queued_items() as u64,
             queued_bytes: self.queued_bytes,
             breaker: self.breaker.state(),
         }

@@ -5,7 +5,7 @@ use crate::replay::BreakerState;
 use crate::replay::tests::support::*;
 use ::h2::{Reason, server};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -142,7 +142,7 @@ async fn both_lanes_share_what_may_be_in_flight_and_neither_starves() {
     rig.offer(get());
     rig.handle.flush();
     assert_eq!(rig.ledger.shed.of(DropReason::QueueFull).value(), 1, "one queue bound for both");
-    let most = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicU64::new(0));
     for _ in 0..106 {
         gate.add_permits(1);
         most.fetch_max(rig.status().in_flight, Ordering::Relaxed);
