@@ -43,6 +43,7 @@ mod connect;
 mod connection;
 mod flood;
 mod head;
+mod outgoing;
 mod ready;
 mod seat;
 mod settle;
