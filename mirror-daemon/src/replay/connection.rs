@@ -1,4 +1,4 @@
-//! A connection task: one connection, one exchange after the other, for as long as it is wanted.
+//! An HTTP/1 connection task: one connection, one exchange after the other, for as long as it is wanted.
 //!
 //! What becomes of a request, booked once, when its exchange has ended:
 //!

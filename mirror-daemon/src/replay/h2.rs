@@ -30,18 +30,20 @@
 //! | written, no end of the answer in time | `replayed`, `answer_timeouts` | failure; none for a streamed body once the answer's head has come |
 //! | written, reset, closed or garbled in the middle of the answer | `replayed`, `answers_cut` | failure |
 //! | the original was cancelled after it was whole, and so was this | `replayed` | none |
-//! | not processed, says the shadow (GOAWAY, REFUSED_STREAM) | sent once more, if no piece of a streamed body is gone; else `shadow_closed` | failure |
+//! | not processed, says the shadow (GOAWAY, REFUSED_STREAM) | sent once more, if no piece of a streamed body is gone; else `shadow_closed` | failure the second time |
 //! | connection lost before any byte of the answer | sent once more as in HTTP/1; else `shadow_closed` | failure |
 //! | reset before it was written, or before any byte of the answer | `shadow_closed` | failure; success if the answer was whole |
 //! | the shadow took no more bytes in time | `write_timeout` | failure |
 //! | its streamed body was aborted | that reason; RST_STREAM CANCEL on that stream alone | none |
 //!
+//! A lost connection is one failure, however many streams it had.
 //! "Written" means that the socket accepted the last byte that the windows had room for when it was queued.
 
 mod connect;
 mod connection;
 mod flood;
 mod head;
+mod outgoing;
 mod ready;
 mod seat;
 mod settle;
