@@ -30,6 +30,7 @@ mod cancel;
 mod connect;
 mod connection;
 mod exchange;
+mod h2;
 mod job;
 mod link;
 mod outgoing;

@@ -4,11 +4,15 @@
 //! 2024-05-01T12:00:00.000Z 10.77.0.1:51234 GET http://shop.example/cart HTTP/1.1 body=0 complete
 //! ```
 //!
+//! Of a gRPC call also service and method, and the count and sizes of its messages ([`grpc`]).
+//!
 //! Everything that came from the network is escaped ([`escape`]): no byte of it can act on a terminal, start a new
 //! line, or pretend to be another column. Left out: where the requests come from, and when to end.
 
 mod book;
 pub mod escape;
+pub mod grpc;
+mod json;
 
 pub use book::{MAX_OPEN_REQUESTS, TapBook};
 
@@ -16,9 +20,10 @@ use crate::drop_reason::DropReason;
 use crate::flow::FlowKey;
 use crate::http::{RequestHead, RequestNumber, Version};
 use escape::{Escaped, SafeJson};
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use grpc::{GrpcCall, MAX_LISTED_MESSAGES};
+use serde::ser::Serialize;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// How many bytes of one value are shown to people; JSON has them all.
@@ -41,6 +46,8 @@ pub struct TapRecord {
     pub body_bytes: u64,
     /// Its trailer fields.
     pub trailers: u64,
+    /// Its messages, when it is a gRPC call.
+    pub grpc: Option<GrpcCall>,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -63,6 +70,8 @@ pub struct TapHead {
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
+    /// Not yet: its head was seen, and another record follows at its end.
+    Started,
     /// Every byte was seen.
     Complete,
     /// It would not be replayed.
@@ -102,13 +111,20 @@ pub enum TapFormat {
 pub struct TapWriter<W> {
     out: W,
     format: TapFormat,
+    with_numbers: bool,
     written: u64,
 }
 
 impl<W: Write> TapWriter<W> {
     /// A writer to `out`, best buffered; the caller flushes when nothing more waits.
     pub const fn new(out: W, format: TapFormat) -> Self {
-        Self { out, format, written: 0 }
+        Self { out, format, with_numbers: false, written: 0 }
+    }
+
+    /// Lines tell the request's number in its connection, too, so that its start and its end are found together.
+    #[must_use]
+    pub fn with_numbers(self, with_numbers: bool) -> Self {
+        Self { with_numbers, ..self }
     }
 
     /// Writes one record.
@@ -117,7 +133,7 @@ impl<W: Write> TapWriter<W> {
     /// Those of the output. `BrokenPipe` means that the reader has seen enough: no failure.
     pub fn write(&mut self, record: &TapRecord) -> io::Result<()> {
         match self.format {
-            TapFormat::Lines => write_line(&mut self.out, record)?,
+            TapFormat::Lines => write_line(&mut self.out, record, self.with_numbers)?,
             TapFormat::Json => {
                 let mut serializer = serde_json::Serializer::with_formatter(&mut self.out, SafeJson);
                 record.serialize(&mut serializer)?;
@@ -150,9 +166,12 @@ impl TapRecord {
     }
 }
 
-fn write_line(out: &mut impl Write, record: &TapRecord) -> io::Result<()> {
+fn write_line(out: &mut impl Write, record: &TapRecord, with_number: bool) -> io::Result<()> {
     let client = SocketAddr::new(record.client_ip, record.flow.remote_port);
     write!(out, "{} {client} ", record.time())?;
+    if with_number {
+        write!(out, "#{} ", record.number.0)?;
+    }
     match &record.head {
         Some(head) => {
             let authority = head.authority.as_deref().unwrap_or("");
@@ -169,10 +188,18 @@ fn write_line(out: &mut impl Write, record: &TapRecord) -> io::Result<()> {
     if record.trailers > 0 {
         write!(out, " trailers={}", record.trailers)?;
     }
-    match record.outcome {
-        Outcome::Complete => writeln!(out, " complete")?,
-        Outcome::Dropped(reason) => writeln!(out, " dropped={}", reason.label())?,
+    if let Some((head, call)) = record.head.as_ref().zip(record.grpc.as_ref()) {
+        write_call(out, head, call, record.outcome)?;
     }
+    match record.outcome {
+        Outcome::Started => write!(out, " started")?,
+        Outcome::Complete => write!(out, " complete")?,
+        Outcome::Dropped(reason) => write!(out, " dropped={}", reason.label())?,
+    }
+    if let (None, Outcome::Dropped(reason)) = (&record.head, record.outcome) {
+        write!(out, " ({})", headless(reason))?;
+    }
+    writeln!(out)?;
     for (name, value) in record.head.iter().flat_map(|head| &head.headers) {
         let name = Escaped::word(name, MAX_SHOWN_BYTES);
         writeln!(out, "    {name}: {}", Escaped::text(value, MAX_SHOWN_BYTES))?;
@@ -180,64 +207,52 @@ fn write_line(out: &mut impl Write, record: &TapRecord) -> io::Result<()> {
     Ok(())
 }
 
+/// ` grpc=shop.Cart/Add messages=2 total_bytes=12 message_bytes=5,7`
+fn write_call(out: &mut impl Write, head: &TapHead, call: &GrpcCall, outcome: Outcome) -> io::Result<()> {
+    let (service, method) = grpc::service_and_method(&head.path);
+    let word = |text| Escaped::word(text, MAX_SHOWN_BYTES);
+    write!(out, " grpc={}/{}", word(service), word(method))?;
+    if outcome == Outcome::Started {
+        return Ok(());
+    }
+    write!(out, " messages={} total_bytes={}", call.messages, call.total_bytes)?;
+    for (index, bytes) in call.message_bytes.iter().enumerate() {
+        let start = if index == 0 { " message_bytes=" } else { "," };
+        write!(out, "{start}{bytes}")?;
+    }
+    if call.messages > u64::try_from(MAX_LISTED_MESSAGES).unwrap_or(u64::MAX) {
+        write!(out, ",...")?;
+    }
+    if call.compressed > 0 {
+        write!(out, " compressed={}", call.compressed)?;
+    }
+    if let Some(last) = call.truncated() {
+        match last.message_bytes {
+            Some(bytes) => write!(out, " truncated={}/{bytes}", last.seen_bytes)?,
+            None => write!(out, " truncated={}/?", last.seen_bytes)?,
+        }
+    }
+    if call.is_malformed() {
+        write!(out, " malformed_message")?;
+    }
+    Ok(())
+}
+
+/// Why nothing is known of a request but that it was there.
+const fn headless(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::Undecodable => {
+            "HTTP/2 stream that can't be decoded: its head refers to header fields sent before this tap saw the connection, or lost"
+        }
+        _ => "no head: it was refused, or never seen whole",
+    }
+}
+
 const fn version(version: Version) -> &'static str {
     match version {
         Version::Http10 => "HTTP/1.0",
         Version::Http11 => "HTTP/1.1",
         Version::Http2 => "HTTP/2",
-    }
-}
-
-fn address(octets: [u8; 16], port: u16) -> SocketAddr {
-    SocketAddr::new(Ipv6Addr::from(octets).to_canonical(), port)
-}
-
-/// The JSON object. Absent: `authority` without one; `method` to `headers` without a head; `headers` unless asked
-/// for; `reason` unless dropped. Header values are UTF-8; other bytes become U+FFFD.
-impl Serialize for TapRecord {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_map(None)?;
-        object.serialize_entry("time", &self.time().to_string())?;
-        object.serialize_entry("time_unix_ns", &self.at_unix_ns)?;
-        object.serialize_entry("client_ip", &self.client_ip)?;
-        let flow = &self.flow;
-        object.serialize_entry("remote", &address(flow.remote_addr, flow.remote_port))?;
-        object.serialize_entry("gateway", &address(flow.gateway_addr, flow.gateway_port))?;
-        object.serialize_entry("capture_point", &flow.capture_point)?;
-        object.serialize_entry("number", &self.number.0)?;
-        if let Some(head) = &self.head {
-            object.serialize_entry("method", &head.method)?;
-            if let Some(authority) = &head.authority {
-                object.serialize_entry("authority", authority)?;
-            }
-            object.serialize_entry("path", &head.path)?;
-            object.serialize_entry("version", version(head.version))?;
-            if !head.headers.is_empty() {
-                object.serialize_entry("headers", &Headers(&head.headers))?;
-            }
-        }
-        object.serialize_entry("body_bytes", &self.body_bytes)?;
-        object.serialize_entry("trailers", &self.trailers)?;
-        match self.outcome {
-            Outcome::Complete => object.serialize_entry("outcome", "complete")?,
-            Outcome::Dropped(reason) => {
-                object.serialize_entry("outcome", "dropped")?;
-                object.serialize_entry("reason", reason.label())?;
-            }
-        }
-        object.end()
-    }
-}
-
-struct Headers<'a>(&'a [(String, Vec<u8>)]);
-
-impl Serialize for Headers<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
-        for (name, value) in self.0 {
-            list.serialize_element(&(name, String::from_utf8_lossy(value)))?;
-        }
-        list.end()
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod binary;
 mod cases;
+mod http2;
 mod model;
 mod properties;
 mod world;

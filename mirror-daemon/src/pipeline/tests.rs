@@ -1,5 +1,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
 
+mod calls;
+
 use super::*;
 use crate::config::Config;
 use crate::flow::{Direction, TcpFlags};

@@ -29,6 +29,7 @@ fn record(path: &str) -> TapRecord {
         }),
         body_bytes: 11,
         trailers: 0,
+        grpc: None,
         outcome: Outcome::Complete,
     }
 }
@@ -51,7 +52,7 @@ fn line_tells_who_what_and_how_it_ended() {
         TapRecord { head: None, outcome: Outcome::Dropped(DropReason::Gap), trailers: 2, ..record("") };
     assert_eq!(
         written(TapFormat::Lines, &lost),
-        "2024-05-01T12:00:00.123Z 10.77.0.1:51234 - - - body=11 trailers=2 dropped=gap\n"
+        "2024-05-01T12:00:00.123Z 10.77.0.1:51234 - - - body=11 trailers=2 dropped=gap (no head: it was refused, or never seen whole)\n"
     );
 }
 
@@ -120,6 +121,103 @@ fn book_gives_one_record_when_a_request_ends() {
     assert_eq!(handle(HttpEvent::Complete { number }), None, "each request ends once");
     let refused = handle(HttpEvent::Dropped { number, reason: DropReason::Smuggling }).unwrap();
     assert_eq!((refused.head, refused.outcome), (None, Outcome::Dropped(DropReason::Smuggling)));
+}
+
+/// The records of one call whose body comes in `pieces`.
+fn call(pieces: &[&[u8]], with_starts: bool) -> Vec<TapRecord> {
+    let fields = [Field { name: "content-type", value: b"application/grpc+proto", line: b"" }];
+    let head = RequestHead {
+        method: "POST",
+        target: "/shop.Cart/Add",
+        version: Version::Http2,
+        fields: &fields,
+        body: BodyLength::Chunked,
+    };
+    let number = RequestNumber(2);
+    let mut book = TapBook::new(false).with_starts(with_starts);
+    let mut records = vec![];
+    let mut handle = |event| {
+        records.extend(book.handle_event(
+            &flow(),
+            "10.77.0.1".parse().unwrap(),
+            1_714_564_800_123_456_789,
+            &event,
+        ));
+    };
+    handle(HttpEvent::Request { number, head, held: false });
+    for bytes in pieces {
+        handle(HttpEvent::Body { number, bytes });
+    }
+    handle(HttpEvent::Complete { number });
+    records
+}
+
+const ONE_AND_A_HALF_MESSAGES: [&[u8]; 3] = [b"\x01\0\0", b"\0\x03abc\0\0\0\0", b"\x09de"];
+
+#[test]
+fn grpc_call_is_told_by_service_method_and_messages() {
+    let line = |pieces: &[&[u8]]| written(TapFormat::Lines, &call(pieces, false)[0]);
+    let start = "2024-05-01T12:00:00.123Z 10.77.0.1:51234 POST /shop.Cart/Add HTTP/2 ";
+    assert_eq!(line(&[]), format!("{start}body=0 grpc=shop.Cart/Add messages=0 total_bytes=0 complete\n"));
+    let many = b"\0\0\0\0\x02ab".repeat(17);
+    let sizes = ["2"; 16].join(",");
+    assert_eq!(
+        line(&[&many]),
+        format!(
+            "{start}body=119 grpc=shop.Cart/Add messages=17 total_bytes=34 message_bytes={sizes},... complete\n"
+        )
+    );
+    assert_eq!(
+        line(&ONE_AND_A_HALF_MESSAGES),
+        format!(
+            "{start}body=15 grpc=shop.Cart/Add messages=1 total_bytes=3 message_bytes=3 compressed=1 truncated=2/9 complete\n"
+        )
+    );
+    assert!(line(&[b"\0\0"]).ends_with(" messages=0 total_bytes=0 truncated=2/? complete\n"));
+    assert!(line(&[b"PRI"]).ends_with(" messages=0 total_bytes=0 malformed_message complete\n"));
+}
+
+#[test]
+fn grpc_call_is_an_object_in_json() {
+    let object = |pieces: &[&[u8]]| -> serde_json::Value {
+        serde_json::from_str(&written(TapFormat::Json, &call(pieces, false)[0])).unwrap()
+    };
+    assert_eq!(
+        object(&ONE_AND_A_HALF_MESSAGES)["grpc"],
+        serde_json::json!({
+            "service": "shop.Cart", "method": "Add", "messages": 1, "total_bytes": 3, "message_bytes": [3],
+            "compressed": 1, "truncated": { "seen_bytes": 2, "message_bytes": 9 },
+        })
+    );
+    assert_eq!(object(&[b"\0"])["grpc"]["truncated"], serde_json::json!({ "seen_bytes": 1 }));
+    assert_eq!(object(&[b"\x02"])["grpc"]["malformed"], true);
+    let plain: serde_json::Value = serde_json::from_str(&written(TapFormat::Json, &record("/"))).unwrap();
+    assert!(plain.get("grpc").is_none());
+}
+
+#[test]
+fn live_tap_tells_of_a_stream_at_its_start_and_at_its_end() {
+    let records = call(&[b"\0\0\0\0\x01a"], true);
+    let outcomes: Vec<_> = records.iter().map(|record| record.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Started, Outcome::Complete]);
+    assert!(written(TapFormat::Lines, &records[0]).ends_with(" HTTP/2 body=0 grpc=shop.Cart/Add started\n"));
+    assert!(written(TapFormat::Json, &records[0]).contains("\"outcome\":\"started\""));
+    assert!(
+        written(TapFormat::Lines, &records[1]).contains(" messages=1 total_bytes=1 message_bytes=1 complete")
+    );
+}
+
+#[test]
+fn stream_that_can_not_be_decoded_is_marked() {
+    let event = HttpEvent::Dropped { number: RequestNumber(0), reason: DropReason::Undecodable };
+    let record = TapBook::new(true).handle_event(&flow(), "10.77.0.1".parse().unwrap(), 0, &event).unwrap();
+    let line = written(TapFormat::Lines, &record);
+    assert!(
+        line.contains(" - - - body=0 dropped=undecodable (HTTP/2 stream that can't be decoded: "),
+        "{line}"
+    );
+    let object: serde_json::Value = serde_json::from_str(&written(TapFormat::Json, &record)).unwrap();
+    assert_eq!((&object["outcome"], &object["reason"]), (&"dropped".into(), &"undecodable".into()));
 }
 
 #[test]
