@@ -24,6 +24,7 @@ pub mod daemon;
 pub mod envoy;
 pub mod grpc;
 pub mod h2tools;
+pub mod fuzz;
 pub mod haproxy;
 pub mod loadtool;
 pub mod netns;
