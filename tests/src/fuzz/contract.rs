@@ -46,7 +46,9 @@ impl Contract {
             }
             HttpEvent::Body { number, bytes } => self.note_body(*number, bytes.len() as u64),
             HttpEvent::Trailers { number, .. } => {
-                let Request::Open { has_trailers, .. } = self.of(*number) else { panic!("trailers too late") };
+                let Request::Open { has_trailers, .. } = self.of(*number) else {
+                    panic!("trailers too late")
+                };
                 assert!(!std::mem::replace(has_trailers, true), "trailers twice");
             }
             HttpEvent::Released { number } => match self.of(*number) {

@@ -7,9 +7,7 @@ use super::frames::{PREFACE, block, frame};
 use super::heads;
 use super::input::Input;
 use mirror_daemon::config::{Config, ShadowId};
-use mirror_daemon::flow::{
-    Direction, FlowKey, HashSeed, Lifecycle, Segment, SeqNumber, TcpFlags, Timestamp,
-};
+use mirror_daemon::flow::{Direction, FlowKey, HashSeed, Lifecycle, Segment, SeqNumber, TcpFlags, Timestamp};
 use mirror_daemon::pipeline::{Outlet, Pipeline, View};
 use mirror_daemon::replay::{BodyPiece, BodyReader, ShadowBody, ShadowRequest};
 use mirror_daemon::telemetry::Ledger;
@@ -140,18 +138,13 @@ impl Record {
             0..=4 => bytes.to_vec(),
             5 => [PREFACE, bytes].concat(),
             6 => [b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", bytes].concat(),
-            7 => [
-                b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x01\x02\x03\x04\x05\x06\x07\x08\0\x01\0\x02",
-                bytes,
-            ]
-            .concat(),
+            7 => [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x01\x02\x03\x04\x05\x06\x07\x08\0\x01\0\x02", bytes]
+                .concat(),
             8 => {
                 let more = match argument & 3 {
                     0 => "",
                     1 => "Content-Length: 20\r\n",
-                    2 => {
-                        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\n"
-                    }
+                    2 => "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\n",
                     _ => "Cookie: sid=1; a=b\r\nAuthorization: x\r\nExpect: 100-continue\r\n",
                 };
                 let line = ["GET /a?token=x&id=1", "POST http://h/b", "OPTIONS *", "GET /"]
@@ -180,11 +173,8 @@ impl Record {
     fn answer(&self, argument: u8, bytes: &[u8]) -> Vec<u8> {
         match argument & 3 {
             0 => [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", bytes].concat(),
-            1 => [
-                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
-                bytes,
-            ]
-            .concat(),
+            1 => [b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", bytes]
+                .concat(),
             2 => frame(1, self.frame_flags | 4, self.stream, b"\x88"),
             // So long that a window of the search passes.
             _ => frame(0, 0, self.stream, &[0; 1500]).repeat(usize::from(argument)),
