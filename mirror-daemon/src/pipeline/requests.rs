@@ -55,8 +55,8 @@ pub(super) struct Requests<O> {
     /// A request that is streamed from its start may have begun, or may have been released.
     has_calls: bool,
     pub(super) http_options: HttpOptions,
-    /// Flows that are to be forgotten when the segment is done with: their number is at most one.
-    pub(super) ignored: Option<FlowKey>,
+    /// Flows that are to be forgotten when the segment is done with, or the time that passed: nearly always none.
+    pub(super) ignored: Vec<FlowKey>,
     /// When held requests of a flow have waited for long enough. Entries of flows that have gone, or whose
     /// request was released, are found to be stale when they are due.
     pub(super) held: BinaryHeap<Reverse<(Timestamp, FlowKey)>>,
@@ -82,7 +82,7 @@ impl<O: Outlet> Requests<O> {
             outlet,
             counters: PipelineCounters::default(),
             is_unwanted: false,
-            ignored: None,
+            ignored: Vec::new(),
             held: BinaryHeap::new(),
         }
     }
@@ -118,10 +118,25 @@ impl<O: Outlet> Requests<O> {
         if cause == CloseCause::NotGateway {
             self.outlet.ignore(key);
         }
+        // The next flow with this key is another one.
+        self.ignored.retain(|ignored| ignored != key);
         let under_way = std::mem::take(&mut connection.under_way);
         under_way.calls.cancel_all();
-        // The decoder has ended every open request by now; this is the belt to its braces.
-        for exchange in under_way.exchanges {
+        self.forget_exchanges(under_way.exchanges);
+    }
+
+    /// Gives back what a connection holds that is of no interest any more.
+    pub(super) fn forget_connection(&mut self, connection: Connection) {
+        if let Some(http) = &connection.http {
+            self.charge(http.allocated_bytes(), 0);
+        }
+        self.counters.move_http2_flow(connection.synchronisation, None);
+        self.forget_exchanges(connection.under_way.exchanges);
+    }
+
+    /// The decoder has ended every open request by now; this is the belt to its braces.
+    fn forget_exchanges(&mut self, exchanges: Vec<Exchange>) {
+        for exchange in exchanges {
             self.forget(exchange, DropReason::Truncated);
         }
     }
@@ -235,7 +250,7 @@ impl<O: Outlet> Requests<O> {
             }
             HttpEvent::PassOver { reason } => {
                 self.counters.pass_over(*reason);
-                self.ignored = Some(*key);
+                self.ignored.push(*key);
             }
         }
     }
