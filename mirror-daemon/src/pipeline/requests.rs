@@ -1,6 +1,6 @@
 //! What becomes of the decoded requests: rules, copies, and the entry of each.
 
-use super::calls::{Calls, is_call};
+use super::calls::{Call, Calls};
 use super::exchange::{Copy, CopyState, Entry, Exchange};
 use super::{Outlet, PipelineCounters, View};
 use crate::config::Leg;
@@ -232,11 +232,10 @@ impl<O: Outlet> Requests<O> {
             }),
             HttpEvent::Released { number } => self.release(exchanges, *number),
             HttpEvent::Complete { number } => {
-                let exchange = exchanges.iter_mut().find(|exchange| exchange.number == *number);
-                let cancellers = exchange.map(Exchange::take_cancellers).unwrap_or_default();
-                calls.add(*number, cancellers);
+                Self::watch(exchanges, calls, *number);
                 self.change(exchanges, *number, Exchange::complete);
             }
+            HttpEvent::Answered { number } => calls.end(*number),
             HttpEvent::Cancelled { number } => calls.cancel(*number),
             HttpEvent::Dropped { number, reason } => {
                 match exchanges.iter().position(|exchange| exchange.number == *number) {
@@ -266,10 +265,8 @@ impl<O: Outlet> Requests<O> {
             self.book(entry);
             exchange.book_mirrors();
         }
-        if is_call(head) {
-            exchange.is_call = true;
-            self.has_calls = true;
-        }
+        exchange.call = Call::of(head);
+        self.has_calls |= exchange.call.is_streamed;
         exchange.start(head.body, &view, &mut self.outlet);
         self.charge(0, exchange.held_bytes());
         // One without a body is offered before anything else happens.
@@ -306,7 +303,7 @@ impl<O: Outlet> Requests<O> {
                 self.counters.without_host = self.counters.without_host.saturating_add(1);
             }
             let state = CopyState::Waiting { head: rewritten.head, trailers: Bytes::new() };
-            copies.push(Copy { id, generation: view.generation, shadow, form, books, state });
+            copies.push(Copy { id, generation: view.generation, shadow, form, books, state, original: None });
         }
         (Entry::Matched, copies, sampled_out)
     }
@@ -346,6 +343,13 @@ impl<O: Outlet> Requests<O> {
         let before = exchange.held_bytes();
         exchange.refuse(DropReason::BufferFull);
         self.charge(before, exchange.held_bytes());
+    }
+
+    /// From its last byte on, the shadows of a call are told how its original goes on.
+    fn watch(exchanges: &mut [Exchange], calls: &mut Calls, number: RequestNumber) {
+        if let Some(exchange) = exchanges.iter_mut().find(|exchange| exchange.number == number) {
+            calls.add(number, exchange.take_cancellers());
+        }
     }
 
     fn release(&mut self, exchanges: &mut Vec<Exchange>, number: RequestNumber) {
