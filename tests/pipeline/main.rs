@@ -11,6 +11,9 @@
 
 mod binary;
 mod cases;
+mod http2;
+mod http2_properties;
 mod model;
+mod network;
 mod properties;
 mod world;
