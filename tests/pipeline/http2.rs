@@ -329,7 +329,7 @@ fn answer_frames(stream: u32, content: &[u8]) -> Vec<u8> {
 /// A request that is none, on a stream to come.
 fn embedded(stream: u32) -> Vec<u8> {
     let mut block = b"\x82\x86\x04\x09/embedded\x01\x11shadowing.example".to_vec();
-    block.extend((stream % 3 == 0).then_some(0xbe));
+    block.extend(stream.is_multiple_of(3).then_some(0xbe));
     frame(1, END_STREAM | END_HEADERS, stream, &block)
 }
 
