@@ -10,8 +10,9 @@ mod start;
 mod stats;
 mod tap;
 
-use crate::cli::{CheckArgs, Command, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ExplainArgs, RunArgs};
+use crate::cli::{CheckArgs, Command, DoctorArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ExplainArgs, RunArgs};
 use crate::config::Config;
+use crate::doctor::{Facts, Report};
 use crate::explain::{self, Question};
 use anyhow::{Context, anyhow};
 use std::io::Write;
@@ -45,6 +46,7 @@ pub fn main(command: Command) -> ExitCode {
         Command::Check(args) => check(&args),
         Command::Explain(args) => explain(&args),
         Command::Tap(args) => tap::run(&args),
+        Command::Doctor(args) => doctor(&args),
     };
     let (error, code) = match done {
         Ok(()) => return ExitCode::from(EXIT_OK),
@@ -107,6 +109,18 @@ fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path)
         .with_context(|| format!("configuration {} can't be read", path.display()))
         .map_err(Failure::Usage)
+}
+
+fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
+    let report = Report::of(&Facts::read());
+    match args.json {
+        true => print_json(&report)?,
+        false => print(&report.to_string())?,
+    }
+    match report.is_bad() {
+        true => Err(Failure::usage(anyhow!("something stands in the way of mirroring on this node"))),
+        false => Ok(()),
+    }
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -28,7 +28,7 @@ pub use control::{ControlEvent, ControlReader};
 pub use counters::CounterReader;
 pub use error::CaptureError;
 pub use live::{LiveWriter, now};
-pub use load::{Capture, TestKnobs, is_built, open, open_with};
+pub use load::{Capture, TestKnobs, open, open_with, unbuilt};
 pub use reader::{Drained, RingReader, Waker};
 pub use shed::Shed;
 pub use verdict::VerdictWriter;

@@ -65,6 +65,21 @@ Exit codes:
   2  it has faults, or can't be read
 ";
 
+const DOCTOR_HELP: &str = "\
+It loads the kernel programs' maps for a moment and attaches nothing.
+
+Examples:
+  On a node, or in the daemon's own container with its capabilities:
+    mirror-daemon doctor
+
+  In a script:
+    mirror-daemon doctor --json
+
+Exit codes:
+  0  mirroring would work, perhaps not in every mode
+  2  something stands in the way; it is marked BAD
+";
+
 const EXPLAIN_HELP: &str = "\
 Examples:
   Which rule takes this request, and what would each shadow get as host?
@@ -137,6 +152,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Print the requests seen, and send nothing
     Tap(TapArgs),
+    /// Say what would work on this node, and what to change
+    Doctor(DoctorArgs),
 }
 
 /// `run`
@@ -162,6 +179,15 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Write the faults as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `doctor`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = DOCTOR_HELP)]
+pub struct DoctorArgs {
+    /// Write the findings as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -233,7 +259,7 @@ pub struct TapArgs {
     /// Show header fields too (they may hold secrets)
     #[arg(long)]
     pub headers: bool,
-    /// Show each request when it starts, too: streams may last for hours
+    /// Show each request when it starts, too, for streams may last for hours; with its number in its connection
     #[arg(long)]
     pub live: bool,
 }
@@ -298,7 +324,7 @@ mod tests {
         let mut examples = 0;
         let mut all = Cli::command();
         let commands: Vec<_> = all.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-        assert_eq!(commands, ["run", "check", "explain", "tap"]);
+        assert_eq!(commands, ["run", "check", "explain", "tap", "doctor"]);
         let mut pages = vec![all.render_long_help().to_string()];
         for name in &commands {
             pages.push(all.find_subcommand_mut(name).unwrap().render_long_help().to_string());

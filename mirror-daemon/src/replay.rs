@@ -12,6 +12,9 @@
 //!                          rate, seats
 //! ```
 //!
+//! - A head's form decides over which lane it goes: HTTP/1 connections carry one request at a time, as drawn;
+//!   those of HTTP/2 carry many, each on its stream (`h2`). Both lanes share the shadow's bounds on what waits
+//!   and on what is in flight, its rate, its breaker, its connections and its books.
 //! - A request costs no task and no wake-up of its own: a connection that has read its answer takes the next
 //!   request at once; idle ones are woken last in, first out, one for each request that has no taker yet.
 //! - Each shadow has its own queue, limits and connections: a slow one cannot hold up another.
@@ -30,6 +33,7 @@ mod cancel;
 mod connect;
 mod connection;
 mod exchange;
+mod h2;
 mod job;
 mod link;
 mod outgoing;
@@ -44,10 +48,10 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use crate::telemetry::snapshot::{BreakerState, ShadowStatus};
 pub use body::{BodyAbort, BodyPiece, BodyReader, BodyWriter, body_channel};
-pub use breaker::BreakerState;
 pub use cancel::{Canceller, Original, original};
-pub use replayer::{ReplayHandle, Replayer, ShadowStatus};
+pub use replayer::{ReplayHandle, Replayer};
 pub use tls::{TlsError, check_tls};
 
 use crate::rewrite::ShadowHead;

@@ -111,13 +111,20 @@ pub enum TapFormat {
 pub struct TapWriter<W> {
     out: W,
     format: TapFormat,
+    with_numbers: bool,
     written: u64,
 }
 
 impl<W: Write> TapWriter<W> {
     /// A writer to `out`, best buffered; the caller flushes when nothing more waits.
     pub const fn new(out: W, format: TapFormat) -> Self {
-        Self { out, format, written: 0 }
+        Self { out, format, with_numbers: false, written: 0 }
+    }
+
+    /// Lines tell the request's number in its connection, too, so that its start and its end are found together.
+    #[must_use]
+    pub fn with_numbers(self, with_numbers: bool) -> Self {
+        Self { with_numbers, ..self }
     }
 
     /// Writes one record.
@@ -126,7 +133,7 @@ impl<W: Write> TapWriter<W> {
     /// Those of the output. `BrokenPipe` means that the reader has seen enough: no failure.
     pub fn write(&mut self, record: &TapRecord) -> io::Result<()> {
         match self.format {
-            TapFormat::Lines => write_line(&mut self.out, record)?,
+            TapFormat::Lines => write_line(&mut self.out, record, self.with_numbers)?,
             TapFormat::Json => {
                 let mut serializer = serde_json::Serializer::with_formatter(&mut self.out, SafeJson);
                 record.serialize(&mut serializer)?;
@@ -159,9 +166,12 @@ impl TapRecord {
     }
 }
 
-fn write_line(out: &mut impl Write, record: &TapRecord) -> io::Result<()> {
+fn write_line(out: &mut impl Write, record: &TapRecord, with_number: bool) -> io::Result<()> {
     let client = SocketAddr::new(record.client_ip, record.flow.remote_port);
     write!(out, "{} {client} ", record.time())?;
+    if with_number {
+        write!(out, "#{} ", record.number.0)?;
+    }
     match &record.head {
         Some(head) => {
             let authority = head.authority.as_deref().unwrap_or("");

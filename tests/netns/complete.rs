@@ -7,7 +7,7 @@ use mirror_tests::client::load::Load;
 use mirror_tests::daemon::Daemon;
 use mirror_tests::loadtool;
 use mirror_tests::privilege::root_or_skip;
-use mirror_tests::server::LogMode;
+use mirror_tests::server::{LogMode, TestApp};
 use rustix::process::Signal;
 
 use crate::stage::{Books, HOST, Stage, Wish, gateway, one_at_a_time, quiet_books};
@@ -20,7 +20,7 @@ const FULL_SPEED_REQUESTS: u64 = 100_000;
 /// `cargo xtask test complete` as well.
 const REQUESTS_VARIABLE: &str = "MIRROR_COMPLETE_REQUESTS";
 
-fn requests_or(usual: u64) -> u64 {
+pub(crate) fn requests_or(usual: u64) -> u64 {
     std::env::var(REQUESTS_VARIABLE).map_or(usual, |text| text.parse().expect("a number of requests"))
 }
 
@@ -67,14 +67,15 @@ fn at_full_speed_the_books_explain_every_difference() {
         books.kernel_complete(),
         daemon.peak_rss_anon_bytes() / 1024
     );
-    assert_differences_are_explained(&stage, &books, requests);
+    assert_differences_are_explained(&stage.shadow, &books, requests);
 }
 
 /// While the kernel lost nothing, the books explain every difference to the request; otherwise the loss shows
 /// in bytes, in the kernel and in the flows.
-fn assert_differences_are_explained(stage: &Stage, books: &Books, requests: u64) {
+#[track_caller]
+pub(crate) fn assert_differences_are_explained(shadow: &TestApp, books: &Books, requests: u64) {
     books.assert_balanced();
-    let shadow = stage.shadow.log().summary();
+    let shadow = shadow.log().summary();
     assert_eq!((shadow.broken, shadow.requests), (0, books.shadow("app", "replayed")), "{}", books.page());
     if books.kernel_complete() {
         assert_eq!((books.seen(), books.gap_bytes()), (requests, 0), "{}", books.page());
@@ -180,7 +181,7 @@ fn lost_copies_are_marked_with_their_bytes_on_every_affected_flow() {
     assert_eq!((report.good, report.failed), (UPLOADS, 0), "{:?}", report.first_failure);
     let books = quiet_books(&daemon, 0);
     assert!(!books.kernel_complete() && books.kernel("ring_full_bytes") > 0, "{}", books.page());
-    assert_differences_are_explained(&stage, &books, UPLOADS);
+    assert_differences_are_explained(&stage.shadow, &books, UPLOADS);
     assert_replayed_are_whole(&stage);
     assert_missing_are_marked(&stage, &daemon, &books);
 }

@@ -18,3 +18,5 @@ mod sharding;
 mod tls;
 mod upgrades;
 mod upstream_leg;
+
+pub(crate) use expected::suffixed;

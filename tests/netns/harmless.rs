@@ -2,7 +2,7 @@
 
 mod bounds;
 mod connections;
-mod hostile;
+pub(crate) mod hostile;
 mod life;
 mod remains;
 mod shadows;

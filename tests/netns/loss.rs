@@ -4,31 +4,26 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use mirror_common::KernelCounter;
-use mirror_daemon::capture::{self, Capture, TestKnobs};
-use mirror_daemon::config::{CaptureConfig, CapturePoint, Config};
-use mirror_daemon::flow::HashSeed;
-use mirror_daemon::pipeline::{Pipeline, View};
-use mirror_daemon::telemetry::Ledger;
+use mirror_daemon::capture::TestKnobs;
 use mirror_tests::client::Connection;
 use mirror_tests::daemon::{Daemon, Metrics};
 use mirror_tests::netns::{Lab, Role};
 use mirror_tests::nginx::{Nginx, NginxConfig};
 use mirror_tests::numbered::Numbered;
-use mirror_tests::outlet::Memory;
+use mirror_tests::outlet::Sent;
 use mirror_tests::privilege::root_or_skip;
 use mirror_tests::server::{LogMode, LoggedRequest, TestApp};
 use mirror_tests::wait;
 use mirror_tests::weather::{Forecast, Side, Weather};
 use mirror_tests::wire::body_hash;
 
+use crate::in_process::InProcess;
+
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(20);
 /// Between two requests of an endless connection: the machine has other work, too.
 const PAUSE: Duration = Duration::from_millis(3);
-/// Records read at once.
-const LOOK: usize = 4096;
 /// The 2 % of the acceptance.
 const TWO_PERCENT: Forecast = Forecast { lose_one_in: 50, double_one_in: 0, delay_one_in: 0 };
 
@@ -196,102 +191,15 @@ impl Drop for Endless {
     }
 }
 
-/// A pipeline behind the real kernel programs, in this process, so that records can be dropped on purpose.
-struct InProcess {
-    capture: Capture,
-    pipeline: Pipeline<Memory>,
-    ledger: Arc<Ledger>,
-}
-
-impl InProcess {
-    fn attach(lab: &Lab, knobs: TestKnobs) -> Self {
-        let config = Arc::new(Config::from_toml(CONFIG, "test.toml").unwrap());
-        let point = CapturePoint::Interface {
-            name: "eth0".to_owned(),
-            netns: lab.gateway.path().map(Into::into),
-            host_side: false,
-        };
-        // Room enough: here only those records are to be lost that the knob drops.
-        let mut capture_config =
-            CaptureConfig { points: vec![point], ring_bytes: 64 << 20, ..config.capture.clone() };
-        if let Ok(mode) = std::env::var(mirror_tests::daemon::TC_MODE) {
-            capture_config.tc_mode = if mode == "clsact" {
-                mirror_daemon::config::TcMode::Clsact
-            } else {
-                mirror_daemon::config::TcMode::Tcx
-            };
-        }
-        let mut capture = capture::open_with(&capture_config, knobs).unwrap();
-        capture.live.beat().unwrap();
-        let ledger = Arc::new(Ledger::default());
-        let view = Arc::new(View::new(1, config, &ledger));
-        let pipeline = Pipeline::new(view, Arc::clone(&ledger), HashSeed([3, 4]), Memory::default());
-        Self { capture, pipeline, ledger }
+/// The numbers of what would have been sent; each must be true and whole, and come once.
+fn true_ids(traffic: Numbered, whole: Vec<Sent>) -> BTreeSet<u64> {
+    let mut ids = BTreeSet::new();
+    for sent in whole {
+        let target = sent.head.split(' ').nth(1).unwrap();
+        let id = traffic.verify(target, &body_hash(&sent.body)).unwrap();
+        assert!(ids.insert(id), "{id} came twice");
     }
-
-    /// Reads the rings until `is_done`.
-    fn run_until(&mut self, is_done: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !is_done(self) {
-            assert!(Instant::now() < deadline, "60 s are over; seen: {}", self.ledger.seen());
-            self.look();
-            self.capture.readers[0].wait(Some(Duration::from_millis(5))).unwrap();
-        }
-        while self.look() == LOOK {}
-    }
-
-    fn look(&mut self) -> usize {
-        self.capture.live.beat().unwrap();
-        self.capture.control.drain(drop);
-        let pipeline = &mut self.pipeline;
-        let drained = self.capture.readers[0].drain(LOOK, |segment| pipeline.handle_segment(&segment));
-        pipeline.handle_timeout(capture::now());
-        drained.records
-    }
-
-    /// Ends every flow; the numbers of the requests that would have been sent. The books must balance.
-    fn finish(mut self, traffic: Numbered) -> (BTreeSet<u64>, Books) {
-        self.pipeline.handle_end();
-        let kernel = self.capture.counters.snapshot().unwrap();
-        assert_eq!(kernel.unbalanced_bytes(), 0, "{kernel:?}");
-        assert_eq!(kernel.of(KernelCounter::RingFullRecords), 0);
-        let flows = self.pipeline.flow_counters().labelled();
-        let held = self.pipeline.held_bytes();
-        let memory = std::mem::take(self.pipeline.outlet_mut());
-        let offered = memory.offered() as u64;
-        let mut ids = BTreeSet::new();
-        for sent in memory.into_whole() {
-            let target = sent.head.split(' ').nth(1).unwrap();
-            let id = traffic.verify(target, &body_hash(&sent.body)).unwrap();
-            assert!(ids.insert(id), "{id} came twice");
-        }
-        let shadow = self.ledger.shadow("new");
-        assert_eq!(held, 0, "{:?} {flows:?}", self.pipeline.counters());
-        assert_eq!(shadow.owed.value(), self.ledger.matched.value());
-        assert_eq!(shadow.owed.value(), offered + shadow.dropped.total() + shadow.shed.total());
-        let gaps = flows
-            .iter()
-            .filter(|(label, _)| label.starts_with("gaps_") && !label.ends_with("_bytes"))
-            .map(|(_, count)| count)
-            .sum();
-        let books = Books {
-            dropped_records: kernel.of(KernelCounter::TestDroppedRecords),
-            gaps,
-            seen: self.ledger.seen(),
-            lost: self.ledger.dropped.total() + shadow.dropped.total() + offered - ids.len() as u64,
-        };
-        eprintln!("{books:?}, mirrored {}, flows {flows:?}", ids.len());
-        (ids, books)
-    }
-}
-
-#[derive(Debug)]
-struct Books {
-    dropped_records: u64,
-    gaps: u64,
-    seen: u64,
-    /// Of the requests seen, those that were not mirrored.
-    lost: u64,
+    ids
 }
 
 #[test]
@@ -303,13 +211,14 @@ fn records_lost_on_purpose_leave_only_whole_true_requests() {
     let _gateway = TestApp::start(&lab.gateway, Role::Gateway.at(8080), LogMode::None).unwrap();
     for (filling_bytes, count) in [(0, 3000), (200_000, 300)] {
         let traffic = to_gateway(filling_bytes);
-        let mut place = InProcess::attach(&lab, TestKnobs { drop_one_in: 100 });
+        let mut place = InProcess::attach(&lab, CONFIG, TestKnobs { drop_one_in: 100 });
         std::thread::scope(|scope| {
             let sending = scope.spawn(|| traffic.run(&lab.client, 6, 0..count));
             place.run_until(|_| sending.is_finished());
             sending.join().unwrap().unwrap();
         });
-        let (ids, books) = place.finish(traffic);
+        let (whole, books) = place.finish();
+        let ids = true_ids(traffic, whole);
         assert!(books.dropped_records > 0 && books.gaps > 0, "{books:?}");
         assert!(ids.len() as u64 * 10 > count * 5, "{} of {count}", ids.len());
         assert_eq!(books.seen, ids.len() as u64 + books.lost);
@@ -328,9 +237,9 @@ fn captures_joined_at_any_time_that_lose_records_see_only_true_requests() {
     let mut mirrored = 0;
     for round in 0..8 {
         let knobs = TestKnobs { drop_one_in: if round % 2 == 0 { 0 } else { 30 } };
-        let mut place = InProcess::attach(&lab, knobs);
+        let mut place = InProcess::attach(&lab, CONFIG, knobs);
         place.run_until(|place| place.ledger.seen() > 400);
-        mirrored += place.finish(traffic).0.len();
+        mirrored += true_ids(traffic, place.finish().0).len();
     }
     let sent = endless.stop();
     assert!(mirrored > 800, "{mirrored} of {sent}");

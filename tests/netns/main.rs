@@ -17,6 +17,7 @@ mod complete;
 mod faithful;
 mod harmless;
 mod http2;
+mod in_process;
 mod lab;
 mod loss;
 mod oracle;

@@ -98,7 +98,7 @@ fn tshark(pcap: &Path) -> Listed {
     listed
 }
 
-fn start_tcpdump(lab: &Lab, interface: &str, file: &Path) -> Process {
+pub(crate) fn start_tcpdump(lab: &Lab, interface: &str, file: &Path) -> Process {
     let log = lab.dir().join(format!("tcpdump-{interface}"));
     let process = Launch::new("tcpdump")
         .args(["-i", interface, "-s", "0", "-B", "32768", "-U", "-w"])
@@ -152,7 +152,7 @@ fn varied_load(lab: &Lab) -> usize {
 }
 
 /// Writes another classic capture file with the records of `pcap` that `change` leaves, in its order.
-fn changed(pcap: &Path, name: &str, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> PathBuf {
+pub(crate) fn changed(pcap: &Path, name: &str, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> PathBuf {
     let file = std::fs::read(pcap).unwrap();
     let (header, mut rest) = file.split_at(24);
     let mut records = Vec::new();

@@ -1,7 +1,7 @@
 //! Random true connections of HTTP/2: whatever the network does to them, only true requests come out, and the books
 //! balance.
 
-use crate::http2::{Connection, Expected, connections};
+use crate::http2_model::{Connection, Expected, connections};
 use crate::network::{Dice, Network, Packet, Snap, client_bytes, joined_at, network, snap};
 use crate::world::{Outcome, Sent, observed, sorted, stranger};
 use proptest::prelude::*;

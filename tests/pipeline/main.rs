@@ -12,6 +12,7 @@
 mod binary;
 mod cases;
 mod http2;
+mod http2_model;
 mod http2_properties;
 mod model;
 mod network;

@@ -1,7 +1,8 @@
 //! Builds the kernel programs, from an ordinary rustc.
 //!
 //! A stable compiler builds them with `RUSTC_BOOTSTRAP=1` and its own `core` (`-Z build-std`), `bpf-linker` links
-//! them. The result is `target/bpf/mirror-ebpf`, which `mirror-daemon/build.rs` puts into the daemon.
+//! them. The result is `target/bpf/mirror-ebpf`, which the daemon's build script puts into the daemon
+//! when the sources are still those recorded beside it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,9 @@ use anyhow::{Context as _, Result};
 
 use crate::run;
 use crate::toolchain;
+
+#[path = "../../mirror-daemon/build/sources.rs"]
+mod sources;
 
 const TARGET: &str = "bpfel-unknown-none";
 /// Embedded by the daemon.
@@ -22,8 +26,8 @@ const RUSTFLAGS: [&str; 2] = ["-Clinker=bpf-linker", "-Ctarget-cpu=v3"];
 
 /// Builds `mirror-ebpf` and gives the path of the daemon's object; that of the tests lies beside it.
 ///
-/// Cargo decides what there is to do, so that a second call costs a fraction of a second. The object is copied
-/// only when it has changed: the daemon, which embeds it, is then not built again either.
+/// Cargo decides what there is to do, so that a second call costs a fraction of a second. Files are written
+/// only when they have changed: the daemon, which embeds the object, is then not built again either.
 ///
 /// # Errors
 /// When the tool chain is missing or the build fails.
@@ -45,15 +49,20 @@ pub(crate) fn build_ebpf() -> Result<PathBuf> {
         cargo.env_remove(hindrance);
     }
     run::run(&mut cargo)?;
+    let fingerprint =
+        sources::fingerprint(run::root()).context("the kernel programs' sources can't be read")?;
     let (built, objects) = (target_dir.join(TARGET).join("release"), run::root().join("target/bpf"));
     for name in [DAEMON_OBJECT, TEST_OBJECT] {
-        copy_if_changed(&built.join(name), &objects.join(name))?;
+        let from = built.join(name);
+        let object = fs::read(&from).with_context(|| format!("{} can't be read", from.display()))?;
+        write_if_changed(&object, &objects.join(name))?;
     }
-    Ok(objects.join(DAEMON_OBJECT))
+    let object = objects.join(DAEMON_OBJECT);
+    write_if_changed(fingerprint.as_bytes(), &sources::record_of(&object))?;
+    Ok(object)
 }
 
-fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
-    let built = fs::read(from).with_context(|| format!("{} can't be read", from.display()))?;
+fn write_if_changed(built: &[u8], to: &Path) -> Result<()> {
     if fs::read(to).is_ok_and(|present| present == built) {
         return Ok(());
     }

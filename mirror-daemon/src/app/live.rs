@@ -121,13 +121,10 @@ async fn serve(
 }
 
 /// Ends capture, then replay. The books balance afterwards.
-async fn end(sources: &Sources) -> Result<(), Failure> {
-    let failed = sources.engine.take().into_iter().filter_map(|thread| {
-        thread.waker.wake();
-        join(thread).err()
-    });
-    let failed: Vec<_> = failed.collect();
-    sources.detach();
+async fn end(sources: &Arc<Sources>) -> Result<(), Failure> {
+    let capture = Arc::clone(sources);
+    // Not on this thread: the replayer goes on meanwhile with what the rings still give.
+    let ended = tokio::task::spawn_blocking(move || capture.end_capture()).await;
     let deadline = sources.shutdown.deadline().map_or_else(Instant::now, |deadline| deadline.at());
     tokio::select! {
         () = sources.replayer.drain(deadline.into()) => {}
@@ -135,7 +132,7 @@ async fn end(sources: &Sources) -> Result<(), Failure> {
     }
     let ledger = &sources.ledger;
     tracing::info!(seen = ledger.seen(), matched = ledger.matched.value(), "the books are closed");
-    failed.into_iter().next().map_or(Ok(()), |error| Err(Failure::Running(error)))
+    ended.context("the end of capturing panicked").flatten().map_err(Failure::Running)
 }
 
 fn join(thread: EngineThread) -> Result<(), anyhow::Error> {
@@ -161,6 +158,13 @@ struct EngineThread {
 }
 
 impl Engine {
+    /// Wakes every thread and waits for its end; the shutdown has begun. The first failure of them, if there was one.
+    pub(super) fn end(&self) -> Result<(), anyhow::Error> {
+        let threads = self.take();
+        threads.iter().for_each(|thread| thread.waker.wake());
+        threads.into_iter().map(join).fold(Ok(()), Result::and)
+    }
+
     fn take(&self) -> Vec<EngineThread> {
         std::mem::take(&mut self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }

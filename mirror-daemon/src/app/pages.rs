@@ -5,11 +5,9 @@ use super::shard::Generation;
 use crate::admin::Health;
 use crate::capture::PointState;
 use crate::drain::{Phase, Shutdown};
-use crate::replay::{self, Replayer};
+use crate::replay::Replayer;
 use crate::telemetry::Ledger;
-use crate::telemetry::snapshot::{
-    BreakerState, ConfigStatus, LabelledCount, LedgerReading, PointStatus, ShadowStatus, Snapshot, Source,
-};
+use crate::telemetry::snapshot::{ConfigStatus, LabelledCount, LedgerReading, PointStatus, Snapshot, Source};
 use arc_swap::ArcSwap;
 use mirror_common::KernelCounter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -47,15 +45,17 @@ impl Sources {
         }
     }
 
-    /// Detaches every kernel program.
-    pub(super) fn detach(&self) {
+    /// Ends the capture threads, which take what is in their rings, then detaches every kernel program. Blocks.
+    pub(super) fn end_capture(&self) -> anyhow::Result<()> {
+        let ended = self.engine.end();
         self.capture.lock().unwrap_or_else(PoisonError::into_inner).take();
+        ended
     }
 
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot {
             ledger: LedgerReading::of(&self.ledger),
-            shadows: self.replayer.status().into_iter().map(shadow_status).collect(),
+            shadows: self.replayer.status(),
             config: self.config_status(),
             draining: self.shutdown.phase() != Phase::Running,
             ..Snapshot::default()
@@ -133,19 +133,4 @@ pub(super) fn snapshot_source(sources: &Arc<Sources>) -> Source {
 pub(super) fn health_source(sources: &Arc<Sources>) -> impl Fn() -> Health + Send + Sync + 'static {
     let sources = Arc::clone(sources);
     move || sources.health()
-}
-
-fn shadow_status(status: replay::ShadowStatus) -> ShadowStatus {
-    ShadowStatus {
-        name: status.name,
-        connections: status.open_connections as u64,
-        in_flight: status.in_flight as u64,
-        queued_items: status.queued_items as u64,
-        queued_bytes: status.queued_bytes,
-        breaker: match status.breaker {
-            replay::BreakerState::Closed => BreakerState::Closed,
-            replay::BreakerState::Open => BreakerState::Open,
-            replay::BreakerState::HalfOpen => BreakerState::HalfOpen,
-        },
-    }
 }

@@ -3,7 +3,7 @@
 use super::start::RECORDS_PER_LOOK;
 use super::{Failure, start};
 use crate::capture::pcap::PcapSource;
-use crate::capture::{self, Capture};
+use crate::capture::{self, Capture, VerdictWriter};
 use crate::cli::TapArgs;
 use crate::config::{CaptureConfig, CapturePoint, Leg};
 use crate::drain::{Phase, Shutdown, Signals};
@@ -46,10 +46,11 @@ pub(super) fn run(args: &TapArgs) -> Result<(), Failure> {
 fn run_live(args: &TapArgs, tap: &mut Tap) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     obey_signals(shutdown.clone())?;
-    let Capture { attacher, mut readers, control, mut live, .. } =
+    let Capture { attacher, mut readers, control, mut live, verdicts, .. } =
         capture::open(&capture_config(args)).map_err(Failure::usage)?;
     start::refuse_missing_points(&attacher)?;
     drop(control);
+    tap.printer.verdicts = verdicts.into_iter().next();
     tap.clock_offset_ns = unix_now_ns().saturating_sub(capture::now().0);
     while shutdown.phase() == Phase::Running && !tap.is_done() {
         live.beat().map_err(Failure::running)?;
@@ -100,6 +101,8 @@ struct Connection {
     http: Option<HttpFlow>,
     book: Option<TapBook>,
     client: Option<IpAddr>,
+    /// Capture was asked to copy answers whole.
+    has_whole_answers: bool,
 }
 
 struct Tap {
@@ -114,17 +117,20 @@ struct Printer {
     with_starts: bool,
     left: u64,
     failed: Option<io::Error>,
+    /// `None` where a file is read, which has what it has.
+    verdicts: Option<VerdictWriter>,
 }
 
 impl Tap {
     fn new(args: &TapArgs) -> Result<Self, Failure> {
         let format = if args.json { TapFormat::Json } else { TapFormat::Lines };
         let printer = Printer {
-            writer: TapWriter::new(io::stdout().lock(), format),
+            writer: TapWriter::new(io::stdout().lock(), format).with_numbers(args.live),
             with_headers: args.headers,
             with_starts: args.live,
             left: args.count.unwrap_or(u64::MAX),
             failed: None,
+            verdicts: None,
         };
         let seed = start::seed()?;
         let limits = CaptureConfig::default().limits;
@@ -176,7 +182,7 @@ impl Printer {
         event: &FlowEvent<'_>,
         at_unix_ns: u64,
     ) {
-        let Connection { http, book, client } = connection;
+        let Connection { http, book, client, has_whole_answers } = connection;
         let http = http.get_or_insert_with(|| {
             HttpFlow::new(HttpOptions { proxy_protocol: true, ..HttpOptions::default() })
         });
@@ -192,6 +198,14 @@ impl Printer {
                 self.failed = self.writer.write(&record).err();
             }
         });
+        let wants = http.wants_whole_answers();
+        if *has_whole_answers != wants
+            && let Some(verdicts) = &mut self.verdicts
+        {
+            *has_whole_answers = wants;
+            // A verdict that can't be written costs the proof of this connection's requests, and no more.
+            let _ = if wants { verdicts.copy_answers(key) } else { verdicts.capture(key) };
+        }
     }
 }
 

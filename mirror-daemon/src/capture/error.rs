@@ -12,6 +12,11 @@ pub enum CaptureError {
         "this binary was built without its kernel programs: run `cargo xtask build-ebpf`, then build it again"
     )]
     NotBuilt,
+    /// The daemon was built while the kernel programs were of other sources than the rest.
+    #[error(
+        "this binary was built without its kernel programs, for those that were there are of other sources: run `cargo xtask build-ebpf`, then build it again"
+    )]
+    Stale,
     /// The kernel has no ring buffers.
     #[error("the kernel is {release}, and BPF ring buffers came with 5.8: run it on 5.15 or later")]
     KernelTooOld {

@@ -13,8 +13,11 @@ use aya::{Ebpf, EbpfLoader};
 use mirror_common::{KernelSettings, LegCode, MAX_EXCLUDED, MAX_PIECE_BYTES, MAX_PORTS, MAX_SHARDS};
 use std::os::fd::AsFd;
 
-/// The kernel programs, or nothing when they were not built before this crate was.
+/// The kernel programs, or nothing when they were not built before this crate was, or of other sources.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
+
+/// There were kernel programs of other sources.
+const IS_STALE: bool = option_env!("MIRROR_EBPF_STALE").is_some();
 
 const RING_NAMES: [&str; MAX_SHARDS] = ["RING_0", "RING_1", "RING_2", "RING_3"];
 
@@ -48,10 +51,11 @@ pub struct TestKnobs {
     pub drop_one_in: u32,
 }
 
-/// Whether this binary was built with its kernel programs.
+/// Why this binary has no kernel programs; `None` when it has.
 #[must_use]
-pub fn is_built() -> bool {
-    !OBJECT.is_empty()
+pub fn unbuilt() -> Option<CaptureError> {
+    let reason = if IS_STALE { CaptureError::Stale } else { CaptureError::NotBuilt };
+    OBJECT.is_empty().then_some(reason)
 }
 
 /// Loads the kernel programs and attaches them to the configured capture points. A point that cannot be
@@ -68,8 +72,8 @@ pub fn open(config: &CaptureConfig) -> Result<Capture, CaptureError> {
 /// # Errors
 /// As [`open`].
 pub fn open_with(config: &CaptureConfig, knobs: TestKnobs) -> Result<Capture, CaptureError> {
-    if !is_built() {
-        return Err(CaptureError::NotBuilt);
+    if let Some(reason) = unbuilt() {
+        return Err(reason);
     }
     refuse_old_kernel()?;
     let ebpf = load_object(config)?;

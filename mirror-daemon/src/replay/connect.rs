@@ -2,7 +2,7 @@
 
 use super::link::{Link, Transport};
 use super::resolve::{Addresses, Resolver};
-use super::tls::{TlsClient, TlsError};
+use super::tls::{Alpn, TlsClient, TlsError};
 use crate::config::ShadowConfig;
 use crate::drop_reason::DropReason;
 use mirror_common::SHADOW_SOCKET_MARK;
@@ -24,9 +24,18 @@ pub(super) struct ConnectFailure {
 }
 
 impl ConnectFailure {
-    fn new(reason: DropReason, why: impl ToString) -> Self {
+    pub(super) fn new(reason: DropReason, why: impl ToString) -> Self {
         Self { reason, why: why.to_string() }
     }
+}
+
+/// A connection over which nothing has been sent yet.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) transport: Transport,
+    pub(super) peer: SocketAddr,
+    /// The addresses that `peer` was among.
+    pub(super) generation: u64,
 }
 
 /// How to reach one shadow.
@@ -49,13 +58,30 @@ impl Connector {
         })
     }
 
-    /// Resolves, connects, shakes hands.
+    /// An HTTP/1 connection, ready for its first request.
     ///
     /// # Errors
     /// Where it failed, or where it was when the time was up.
     pub(super) async fn connect(&self) -> Result<Link, ConnectFailure> {
+        let connected = self.connect_until(self.deadline(), Alpn::Http1).await?;
+        Ok(Link::new(connected.transport, connected.peer, connected.generation))
+    }
+
+    /// When a connection that is begun now must stand.
+    pub(super) fn deadline(&self) -> Instant {
         let now = Instant::now();
-        let deadline = now.checked_add(self.time_limit).unwrap_or(now);
+        now.checked_add(self.time_limit).unwrap_or(now)
+    }
+
+    /// Resolves, connects, shakes hands.
+    ///
+    /// # Errors
+    /// Where it failed, or where it was when the time was up.
+    pub(super) async fn connect_until(
+        &self,
+        deadline: Instant,
+        alpn: Alpn,
+    ) -> Result<Connected, ConnectFailure> {
         let generation = self.addresses.generation();
         let candidates = timeout_at(deadline, self.addresses.candidates())
             .await
@@ -67,14 +93,14 @@ impl Connector {
         let transport = match &self.tls {
             None => Transport::Plain(stream),
             Some(tls) => {
-                let stream = timeout_at(deadline, tls.handshake(stream))
+                let stream = timeout_at(deadline, tls.handshake(stream, alpn))
                     .await
                     .map_err(|_| ConnectFailure::new(DropReason::Tls, "handshake timed out"))?
                     .map_err(|error| ConnectFailure::new(DropReason::Tls, error))?;
                 Transport::Tls(Box::new(stream))
             }
         };
-        Ok(Link::new(transport, peer, generation))
+        Ok(Connected { transport, peer, generation })
     }
 }
 

@@ -1,4 +1,4 @@
-//! A connection task: one connection, one exchange after the other, for as long as it is wanted.
+//! An HTTP/1 connection task: one connection, one exchange after the other, for as long as it is wanted.
 //!
 //! What becomes of a request, booked once, when its exchange has ended:
 //!
@@ -78,8 +78,7 @@ async fn open(shadow: &Shadow) -> Result<Link, (DropReason, String)> {
             Ok(link)
         }
         Err(failure) => {
-            let name = &shadow.config.name;
-            tracing::debug!(shadow = %name, reason = failure.reason.label(), why = %failure.why, "no connection");
+            shadow.log_not_connected(&failure);
             Err((failure.reason, failure.why))
         }
     }
@@ -113,16 +112,7 @@ fn poll_wait(
 
 /// Whether the shadow's name still has the connection's address.
 fn may_stay(seat: &Seat, link: &mut Link) -> bool {
-    let shadow = seat.shadow();
-    shadow.refresh_addresses(link.now);
-    let generation = shadow.connector.addresses.generation();
-    if generation != link.generation {
-        if !shadow.connector.addresses.contains(link.peer) {
-            return false;
-        }
-        link.generation = generation;
-    }
-    true
+    seat.shadow().may_stay(link.peer, &mut link.generation, link.now)
 }
 
 /// Books the request; see the module's table.

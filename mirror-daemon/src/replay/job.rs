@@ -1,11 +1,15 @@
 //! One request on its way from a shadow's queue to its entry in the books.
 
+use super::state::Lane;
 use super::{ShadowBody, ShadowRequest};
+use crate::rewrite::HeadForm;
 
 /// A request that was let in. Whoever holds it owes the ledger exactly one entry.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) request: ShadowRequest,
+    /// Grows with each request that is let in.
+    pub(super) number: u64,
     /// What it weighs in the queue, in bytes.
     pub(super) cost_bytes: u64,
     /// Its fate decides what becomes of a half-open breaker.
@@ -21,15 +25,24 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(request: ShadowRequest, is_probe: bool) -> Self {
+    pub(super) fn new(request: ShadowRequest, number: u64, is_probe: bool) -> Self {
         Self {
             cost_bytes: cost_bytes(&request),
             request,
+            number,
             is_probe,
             is_resent: false,
             is_sent: false,
             accepted_bytes: 0,
             is_body_begun: false,
+        }
+    }
+
+    /// The connections it goes over.
+    pub(super) const fn lane(&self) -> Lane {
+        match self.request.head.form {
+            HeadForm::Http1 => Lane::Http1,
+            HeadForm::Http2 => Lane::Http2,
         }
     }
 

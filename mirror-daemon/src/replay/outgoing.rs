@@ -128,8 +128,14 @@ fn push_end(rest: &mut Rest, link: &mut Link, trailers: &Bytes) -> Result<(), Dr
     }
 }
 
-fn check_length(len: u64, framing: Framing) -> Result<(), DropReason> {
-    let promised = if let Framing::Length(promised) = framing { promised } else { 0 };
+/// # Errors
+/// The body is not what the head says.
+pub(super) fn check_length(len: u64, framing: Framing) -> Result<(), DropReason> {
+    let promised = match framing {
+        Framing::None => 0,
+        Framing::Length(promised) => promised,
+        Framing::Chunked => return Ok(()),
+    };
     match len.cmp(&promised) {
         std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Less => Err(DropReason::Truncated),

@@ -44,11 +44,18 @@ pub(super) enum ResolveError {
 /// What asks for names: `/etc/resolv.conf`, `/etc/hosts` and `localhost` are respected. Shared by all shadows.
 #[derive(Clone, Debug)]
 pub(super) enum Resolver {
-    /// The system's name servers; read on first use.
-    System(Arc<OnceLock<Result<TokioResolver, String>>>),
+    /// The system's name servers.
+    System(Arc<System>),
     /// A test's own names.
     #[cfg(test)]
     Fixed(Arc<Mutex<FixedNames>>),
+}
+
+/// The system's resolver: its configuration is read on first use, and again until it could be read.
+#[derive(Debug)]
+pub(super) struct System {
+    opened: OnceLock<TokioResolver>,
+    open: fn() -> Result<TokioResolver, String>,
 }
 
 /// A test's names: the addresses, or none for a resolver that fails.
@@ -62,13 +69,17 @@ pub(super) struct FixedNames {
 
 impl Resolver {
     pub(super) fn system() -> Self {
-        Self::System(Arc::default())
+        Self::opened_by(open_system_resolver)
+    }
+
+    fn opened_by(open: fn() -> Result<TokioResolver, String>) -> Self {
+        Self::System(Arc::new(System { opened: OnceLock::new(), open }))
     }
 
     /// The addresses of `name`, and how long they hold.
     async fn look_up(&self, name: &str) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
         let resolver = match self {
-            Self::System(resolver) => resolver.get_or_init(open_system_resolver),
+            Self::System(system) => system.resolver()?,
             #[cfg(test)]
             Self::Fixed(names) => {
                 let mut names = names.lock().unwrap();
@@ -77,13 +88,22 @@ impl Resolver {
                 return Ok((addresses.ok_or(ResolveError::NoAddress(name.to_owned()))?, names.ttl));
             }
         };
-        let resolver = resolver.as_ref().map_err(|message| ResolveError::Configuration(message.clone()))?;
         let found = resolver
             .lookup_ip(name)
             .await
             .map_err(|source| ResolveError::LookUp { name: name.to_owned(), source: Box::new(source) })?;
         let holds_for = found.valid_until().saturating_duration_since(std::time::Instant::now());
         Ok((found.iter().take(MAX_ADDRESSES).collect(), holds_for))
+    }
+}
+
+impl System {
+    fn resolver(&self) -> Result<&TokioResolver, ResolveError> {
+        if let Some(resolver) = self.opened.get() {
+            return Ok(resolver);
+        }
+        let fresh = (self.open)().map_err(ResolveError::Configuration)?;
+        Ok(self.opened.get_or_init(|| fresh))
     }
 }
 
@@ -302,6 +322,19 @@ mod tests {
             ["[::1]:1", "[::2]:1", "1.1.1.1:1", "2.2.2.2:1", "3.3.3.3:1"].map(|a| a.parse().unwrap()).into();
         let is_v6: Vec<_> = alternate_families(mixed).iter().map(SocketAddr::is_ipv6).collect();
         assert_eq!(is_v6, [true, false, true, false, false]);
+    }
+
+    #[tokio::test]
+    async fn unreadable_configuration_is_read_again() {
+        static IS_READABLE: AtomicBool = AtomicBool::new(false);
+        let resolver = Resolver::opened_by(|| match IS_READABLE.load(Ordering::Relaxed) {
+            true => open_system_resolver(),
+            false => Err("no such file".to_owned()),
+        });
+        let refused = resolver.look_up("localhost").await;
+        assert!(matches!(refused, Err(ResolveError::Configuration(_))), "{refused:?}");
+        IS_READABLE.store(true, Ordering::Relaxed);
+        assert!(resolver.look_up("localhost").await.is_ok());
     }
 
     #[tokio::test]

@@ -1,9 +1,10 @@
-//! A connection task's place in its shadow's state, and the request it holds: given back whatever happens.
+//! An HTTP/1 connection task's place in its shadow's state, and the request it holds: given back whatever
+//! happens.
 
 use super::breaker::Verdict;
 use super::job::Job;
 use super::shadow::Shadow;
-use super::state::{Action, SeatId, State};
+use super::state::{Actions, Lane, SeatId};
 use crate::drop_reason::DropReason;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -46,26 +47,18 @@ impl Seat {
 
     /// The connection stands: the seat is ready.
     pub(super) fn handle_connected(&mut self) {
-        self.shadow.lock().handle_connected();
+        self.shadow.lock().handle_connected(Lane::Http1);
         self.place = Place::Ready;
     }
 
     /// The connection could not be made.
     pub(super) fn handle_connect_failed(mut self, reason: DropReason, why: &str) {
+        self.give_up_connecting(reason, why);
+    }
+
+    fn give_up_connecting(&mut self, reason: DropReason, why: &str) {
         self.place = Place::Gone;
-        let shadow = &self.shadow;
-        let now = Instant::now();
-        let mut state = shadow.lock();
-        let (lost, is_opened) = state.handle_connect_failed(self.id, reason, now);
-        let action = state.dispatch(&shadow.config, now);
-        for (_, reason) in &lost {
-            shadow.ledger.lost(*reason);
-        }
-        shadow.notify_if_quiet(state);
-        if is_opened {
-            shadow.log_opened(why);
-        }
-        shadow.act(action);
+        self.shadow.handle_connect_failed(Lane::Http1, self.id, reason, why);
     }
 
     /// Takes the next request, or sits down until there is one.
@@ -73,26 +66,24 @@ impl Seat {
         let shadow = &self.shadow;
         let mut state = shadow.lock();
         if self.place == Place::Idle {
-            if state.is_sitting(self.id, cx.waker()) {
+            if state.is_sitting(Lane::Http1, self.id, cx.waker()) {
                 return Poll::Pending;
             }
-            state.handle_woken();
+            state.handle_woken(Lane::Http1);
             self.place = Place::Ready;
         }
-        if let Some(job) = state.take() {
-            let action = match state.has_waiting() {
-                true => state.dispatch(&shadow.config, Instant::now()),
-                false => Action::Nothing,
-            };
-            drop(state);
-            self.job = Some(job);
-            self.place = Place::Busy;
-            shadow.act(action);
-            return Poll::Ready(());
+        self.job = state.take(Lane::Http1, &shadow.config);
+        if self.job.is_none() {
+            state.sit_down(Lane::Http1, self.id, cx.waker().clone());
         }
-        state.sit_down(self.id, cx.waker().clone());
-        self.place = Place::Idle;
-        Poll::Pending
+        self.place = if self.job.is_some() { Place::Busy } else { Place::Idle };
+        let actions = match state.has_waiting(Lane::Http1) {
+            true => state.dispatch(&shadow.config, Instant::now()),
+            false => Actions::NONE,
+        };
+        drop(state);
+        shadow.act(actions);
+        if self.job.is_some() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// The request came to its end and is booked; its connection lives on. Takes the next request when one
@@ -103,15 +94,15 @@ impl Seat {
         let mut state = shadow.lock();
         state.handle_free();
         let (shed, is_opened) = state.handle_verdict(verdict, finished.is_probe, now);
-        self.job = state.take();
-        let action = state.dispatch(&shadow.config, now);
+        self.job = state.take(Lane::Http1, &shadow.config);
+        let actions = state.dispatch(&shadow.config, now);
         self.place = if self.job.is_some() { Place::Busy } else { Place::Ready };
         shadow.notify_if_quiet(state);
         shadow.ledger.lost_all(shed, DropReason::BreakerOpen);
         if is_opened {
             shadow.log_opened("requests were not answered");
         }
-        shadow.act(action);
+        shadow.act(actions);
     }
 
     /// The request came to its end and is booked; its connection goes, and so does the seat.
@@ -120,24 +111,16 @@ impl Seat {
             self.shadow.handle_verdict(verdict, finished.is_probe);
         }
     }
-
-    /// Books a request whose fate was never learnt because its task ended.
-    fn book_unfinished(&mut self, state: &mut State) {
-        let Some(job) = self.job.take() else { return };
-        if job.is_sent {
-            self.shadow.ledger.replayed.increment();
-        } else {
-            self.shadow.ledger.lost(state.closed().unwrap_or(DropReason::Shutdown));
-        }
-        let (shed, _) = state.handle_verdict(Verdict::Undecided, job.is_probe, Instant::now());
-        self.shadow.ledger.lost_all(shed, DropReason::BreakerOpen);
-    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         if self.place == Place::Gone {
             return;
+        }
+        if self.place == Place::Connecting && std::thread::panicking() {
+            // A fault of ours in this one attempt: the next request finds a new one.
+            return self.give_up_connecting(DropReason::Connect, "the attempt to connect panicked");
         }
         if self.place == Place::Connecting {
             // Ended from outside while connecting: the runtime is going, so nobody will serve the queue.
@@ -146,15 +129,17 @@ impl Drop for Seat {
         let shadow = Arc::clone(&self.shadow);
         let mut state = shadow.lock();
         match self.place {
-            Place::Connecting => state.handle_connected(),
-            Place::Idle => state.leave_idle(self.id),
+            Place::Connecting => state.handle_connected(Lane::Http1),
+            Place::Idle => state.leave_idle(Lane::Http1, self.id),
             Place::Busy => state.handle_free(),
             Place::Ready | Place::Gone => {}
         }
-        state.forget(self.id);
-        self.book_unfinished(&mut state);
-        let action = state.dispatch(&shadow.config, Instant::now());
+        state.forget(Lane::Http1, self.id);
+        if let Some(job) = self.job.take() {
+            shadow.book_unfinished(&mut state, &job);
+        }
+        let actions = state.dispatch(&shadow.config, Instant::now());
         shadow.notify_if_quiet(state);
-        shadow.act(action);
+        shadow.act(actions);
     }
 }

@@ -1,14 +1,17 @@
 //! One shadow: its queue, its limits, its connection tasks.
 
 use super::breaker::Verdict;
-use super::connect::Connector;
+use super::connect::{ConnectFailure, Connector};
 use super::connection;
+use super::h2;
+use super::job::Job;
 use super::seat::Seat;
-use super::state::{Action, State};
+use super::state::{Action, Actions, Lane, SeatId, State};
 use super::{ShadowRequest, ShadowStatus};
 use crate::config::ShadowConfig;
 use crate::drop_reason::DropReason;
 use crate::telemetry::ShadowLedger;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -53,29 +56,84 @@ impl Shadow {
         }
     }
 
-    /// Finds a taker for what waits: at most one wake-up. The taker sees to the rest.
+    /// Finds a taker for what waits: at most one wake-up for each lane. The taker sees to the rest.
     pub(super) fn dispatch(self: &Arc<Self>) {
-        let action = self.lock().dispatch(&self.config, Instant::now());
-        self.act(action);
+        let actions = self.lock().dispatch(&self.config, Instant::now());
+        self.act(actions);
     }
 
     /// Does what the state asked for; the lock must not be held.
-    pub(super) fn act(self: &Arc<Self>, action: Action) {
-        match action {
-            Action::Nothing => {}
-            Action::Wake(waker) => waker.wake(),
-            Action::Open(seat) => {
-                let task = self.runtime.spawn(connection::run(Seat::new(Arc::clone(self), seat)));
-                let task = task.abort_handle();
-                if !self.lock().register_task(seat, &task) {
-                    task.abort();
-                }
+    pub(super) fn act(self: &Arc<Self>, actions: Actions) {
+        for action in actions.0 {
+            match action {
+                Action::Nothing => {}
+                Action::Wake(waker) => waker.wake(),
+                Action::Open(lane, seat) => self.open(lane, seat),
             }
         }
     }
 
+    fn open(self: &Arc<Self>, lane: Lane, seat: SeatId) {
+        let shadow = Arc::clone(self);
+        let task = match lane {
+            Lane::Http1 => self.runtime.spawn(connection::run(Seat::new(shadow, seat))),
+            Lane::Http2 => self.runtime.spawn(h2::run(h2::SharedSeat::new(shadow, seat))),
+        };
+        let task = task.abort_handle();
+        if !self.lock().register_task(lane, seat, &task) {
+            task.abort();
+        }
+    }
+
+    /// The connection of a seat, which is gone by that, could not be made.
+    pub(super) fn handle_connect_failed(
+        self: &Arc<Self>,
+        lane: Lane,
+        seat: SeatId,
+        reason: DropReason,
+        why: &str,
+    ) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let (lost, is_opened) = state.handle_connect_failed(lane, seat, reason, now);
+        let actions = state.dispatch(&self.config, now);
+        for (_, reason) in &lost {
+            self.ledger.lost(*reason);
+        }
+        self.notify_if_quiet(state);
+        if is_opened {
+            self.log_opened(why);
+        }
+        self.act(actions);
+    }
+
+    /// Books a request whose fate was never learnt because its task ended.
+    pub(super) fn book_unfinished(&self, state: &mut State, job: &Job) {
+        if job.is_sent {
+            self.ledger.replayed.increment();
+        } else {
+            self.ledger.lost(state.closed().unwrap_or(DropReason::Shutdown));
+        }
+        let (shed, _) = state.handle_verdict(Verdict::Undecided, job.is_probe, Instant::now());
+        self.ledger.lost_all(shed, DropReason::BreakerOpen);
+    }
+
+    /// Whether the shadow's name still has the address of a connection: `peer`, last seen among the addresses
+    /// of `generation`.
+    pub(super) fn may_stay(self: &Arc<Self>, peer: SocketAddr, generation: &mut u64, now: Instant) -> bool {
+        self.refresh_addresses(now);
+        let current = self.connector.addresses.generation();
+        if current != *generation {
+            if !self.connector.addresses.contains(peer) {
+                return false;
+            }
+            *generation = current;
+        }
+        true
+    }
+
     /// Looks the shadow's name up again, apart from any request, when its answer has expired.
-    pub(super) fn refresh_addresses(self: &Arc<Self>, now: Instant) {
+    fn refresh_addresses(self: &Arc<Self>, now: Instant) {
         if !self.connector.addresses.wants_refresh(now) {
             return;
         }
@@ -95,6 +153,11 @@ impl Shadow {
         if is_opened {
             self.log_opened("requests were not answered");
         }
+    }
+
+    pub(super) fn log_not_connected(&self, failure: &ConnectFailure) {
+        let (name, reason) = (&self.config.name, failure.reason.label());
+        tracing::debug!(shadow = %name, reason, why = %failure.why, "no connection");
     }
 
     pub(super) fn log_opened(&self, why: &str) {

@@ -1,6 +1,6 @@
-//! PURE but for wakers. What one shadow's queue and connections are doing, and what to do next.
+//! PURE but for wakers. What one shadow's queues and connections are doing, and what to do next.
 //!
-//! Every connection task has a seat, which is in one of these places:
+//! Every connection task has a seat, in the lane of its version of HTTP, which is in one of these places:
 //!
 //! ```text
 //!   Connecting ──▶ Ready ──▶ Busy        Ready takes a request or sits down among the idle, under one lock
@@ -9,9 +9,20 @@
 //!                  Idle                  a stack: the one that was used last is woken first
 //! ```
 //!
-//! Invariants: `connecting + woken + busy + idle <= seats`; the number of seats, and so of requests in
-//! flight, never passes `max_connections` and `max_in_flight`; for one waiting request at most one seat is
-//! woken or opened, and a seat that takes a request sees to the next one.
+//! A seat of HTTP/2 takes as many requests as its connection has streams for; while it has room for more it is
+//! among the idle, busy or not.
+//!
+//! Shared by both lanes: the bound on what waits, the requests in flight, the rate, the breaker. The last free
+//! place in flight goes to the lane whose oldest request is the older one, if a connection there can take it.
+//!
+//! Invariants: in each lane `connecting + leaving + woken + idle <= seats`; `in_flight <= max_in_flight`;
+//! connections never pass `max_connections`, but for one: a lane without any that serves may open one. HTTP/1
+//! wakes or opens at most one seat for one waiting request, HTTP/2 one for all that wait; a seat that takes a
+//! request sees to the next one.
+
+mod lane;
+
+pub(super) use lane::Lane;
 
 use super::breaker::{Admission, Breaker, Verdict};
 use super::job::{Job, cost_bytes};
@@ -20,41 +31,44 @@ use super::{ShadowRequest, ShadowStatus};
 use crate::config::ShadowConfig;
 use crate::drop_reason::DropReason;
 use crate::telemetry::ShadowLedger;
-use std::collections::{HashMap, VecDeque};
+use lane::LaneState;
 use std::task::Waker;
 use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-/// Most connections that are being opened at once; below it, as many as there are open ones, so that a burst
-/// doubles them step by step.
-const MAX_CONNECTING: usize = 8;
 /// How long no more connections are opened after one failed while others work.
 const OPENING_PAUSE: Duration = Duration::from_millis(250);
 
 /// The number of a seat, never used twice.
 pub(super) type SeatId = u64;
 
-/// What the caller must do once the lock is released.
+/// What the caller must do once the lock is released, for each lane.
 #[must_use]
+#[derive(Debug)]
+pub(super) struct Actions(pub(super) [Action; 2]);
+
+impl Actions {
+    /// Nothing to do.
+    pub(super) const NONE: Self = Self([Action::Nothing, Action::Nothing]);
+}
+
+/// What the caller must do for one lane.
 #[derive(Debug)]
 pub(super) enum Action {
     Nothing,
     Wake(Waker),
-    Open(SeatId),
+    Open(Lane, SeatId),
 }
 
 #[derive(Debug)]
 pub(super) struct State {
-    queue: VecDeque<Job>,
+    http1: LaneState,
+    http2: LaneState,
     queued_bytes: u64,
-    seats: HashMap<SeatId, Option<AbortHandle>>,
+    next_job: u64,
     next_seat: SeatId,
-    connecting: usize,
-    woken: usize,
-    busy: usize,
-    idle: Vec<(SeatId, Waker)>,
-    no_opening_before: Option<Instant>,
+    in_flight: usize,
     breaker: Breaker,
     bucket: Option<TokenBucket>,
     closed: Option<DropReason>,
@@ -65,15 +79,12 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(config: &ShadowConfig, now: Instant) -> Self {
         Self {
-            queue: VecDeque::new(),
+            http1: LaneState::default(),
+            http2: LaneState::default(),
             queued_bytes: 0,
-            seats: HashMap::new(),
+            next_job: 0,
             next_seat: 0,
-            connecting: 0,
-            woken: 0,
-            busy: 0,
-            idle: Vec::new(),
-            no_opening_before: None,
+            in_flight: 0,
             breaker: Breaker::new(config.breaker),
             bucket: config.max_rps.map(|per_second| TokenBucket::new(per_second, now)),
             closed: None,
@@ -98,7 +109,7 @@ impl State {
             return Err(DropReason::BreakerOpen);
         }
         let queued_bytes = self.queued_bytes.saturating_add(cost_bytes(&request));
-        if self.queue.len() as u64 >= u64::from(config.queue_items) || queued_bytes > config.queue_bytes {
+        if self.queued_items() as u64 >= u64::from(config.queue_items) || queued_bytes > config.queue_bytes {
             return Err(DropReason::QueueFull);
         }
         if self.bucket.as_mut().is_some_and(|bucket| !bucket.take(now)) {
@@ -110,58 +121,83 @@ impl State {
             Admission::Refuse => return Err(DropReason::BreakerOpen),
         };
         self.queued_bytes = queued_bytes;
-        self.queue.push_back(Job::new(request, is_probe));
+        let number = self.next_job;
+        self.next_job = number.wrapping_add(1);
+        let job = Job::new(request, number, is_probe);
+        self.lane(job.lane()).queue.push_back(job);
         Ok(())
     }
 
-    /// Finds a taker for the oldest waiting request that has none yet: the hottest idle connection, else a
-    /// new one within the limits.
-    pub(super) fn dispatch(&mut self, config: &ShadowConfig, now: Instant) -> Action {
-        if self.queue.len() <= self.woken || self.closed.is_some() {
+    /// Finds takers for what waits in both lanes.
+    pub(super) fn dispatch(&mut self, config: &ShadowConfig, now: Instant) -> Actions {
+        if self.http1.queue.is_empty() && self.http2.queue.is_empty() {
+            return Actions::NONE;
+        }
+        Actions([self.dispatch_lane(Lane::Http1, config, now), self.dispatch_lane(Lane::Http2, config, now)])
+    }
+
+    /// Finds a taker for the oldest waiting request of a lane that has none yet: the hottest idle connection,
+    /// else a new one within the limits.
+    fn dispatch_lane(&mut self, lane: Lane, config: &ShadowConfig, now: Instant) -> Action {
+        let next_seat = self.next_seat;
+        let is_takable = self.closed.is_none() && self.may_take(lane, config);
+        let seats = self.http1.seats.len().saturating_add(self.http2.seats.len()) as u64;
+        let here = self.lane(lane);
+        if !is_takable || here.is_attended(lane) {
             return Action::Nothing;
         }
-        if let Some((_, waker)) = self.idle.pop() {
-            self.woken = self.woken.saturating_add(1);
+        if let Some((_, waker)) = here.idle.pop() {
+            here.woken = here.woken.saturating_add(1);
             return Action::Wake(waker);
         }
-        // A connection that is being made will take one, too; but nobody idle waits for it.
-        if self.queue.len() <= self.woken.saturating_add(self.connecting) {
+        let is_first = here.serving() == 0 && here.connecting == 0;
+        let has_place = seats < u64::from(config.max_connections)
+            && here.seats.len() as u64 <= u64::from(config.max_in_flight).saturating_sub(1);
+        if !here.wants_opening(lane, now) || !(has_place || is_first) {
             return Action::Nothing;
         }
-        let most_seats = config.max_connections.min(config.max_in_flight).max(1);
-        let established = self.established();
-        let is_paused = established > 0 && self.no_opening_before.is_some_and(|until| now < until);
-        let is_enough = self.connecting >= established.clamp(1, MAX_CONNECTING);
-        if is_paused || is_enough || self.seats.len() as u64 >= u64::from(most_seats) {
-            return Action::Nothing;
+        here.seats.insert(next_seat, None);
+        here.connecting = here.connecting.saturating_add(1);
+        self.next_seat = next_seat.wrapping_add(1);
+        Action::Open(lane, next_seat)
+    }
+
+    /// Whether a request of `lane` may be in flight now; see the module's words on the last free place.
+    fn may_take(&self, lane: Lane, config: &ShadowConfig) -> bool {
+        let most = usize::try_from(config.max_in_flight).unwrap_or(usize::MAX).max(1);
+        let free = most.saturating_sub(self.in_flight);
+        if free != 1 {
+            return free > 0;
         }
-        let seat = self.next_seat;
-        self.next_seat = seat.wrapping_add(1);
-        self.seats.insert(seat, None);
-        self.connecting = self.connecting.saturating_add(1);
-        Action::Open(seat)
+        let (here, there) = (self.lane_ref(lane), self.lane_ref(lane.other()));
+        match (here.queue.front(), there.queue.front()) {
+            (Some(own), Some(other)) => own.number < other.number || !there.has_taker(),
+            _ => true,
+        }
     }
 
     /// A seat's connection stands.
-    pub(super) fn handle_connected(&mut self) {
-        self.connecting = self.connecting.saturating_sub(1);
+    pub(super) fn handle_connected(&mut self, lane: Lane) {
+        let here = self.lane(lane);
+        here.connecting = here.connecting.saturating_sub(1);
     }
 
     /// A seat's connection could not be made. Without any other connection, the oldest waiting request pays
     /// for it. Returns the requests to book, each with its reason, and whether the breaker opened.
     pub(super) fn handle_connect_failed(
         &mut self,
+        lane: Lane,
         seat: SeatId,
         reason: DropReason,
         now: Instant,
     ) -> (Vec<(Job, DropReason)>, bool) {
-        self.connecting = self.connecting.saturating_sub(1);
-        self.seats.remove(&seat);
+        self.handle_connected(lane);
+        self.forget(lane, seat);
         let mut lost = Vec::new();
-        if self.established() == 0 {
-            lost.extend(self.pop().map(|job| (job, reason)));
+        if self.lane(lane).serving() == 0 {
+            lost.extend(self.pop(lane).map(|job| (job, reason)));
         } else {
-            self.no_opening_before = now.checked_add(OPENING_PAUSE);
+            self.lane(lane).no_opening_before = now.checked_add(OPENING_PAUSE);
         }
         let is_probe = lost.iter().any(|(job, _)| job.is_probe);
         let is_opened = self.breaker.handle_verdict(Verdict::Failure, is_probe, now);
@@ -171,21 +207,32 @@ impl State {
         (lost, is_opened)
     }
 
-    /// A ready seat takes the oldest request and is busy.
-    pub(super) fn take(&mut self) -> Option<Job> {
-        let job = self.pop()?;
-        self.busy = self.busy.saturating_add(1);
+    /// A ready seat takes the oldest request of its lane, if one more may be in flight.
+    pub(super) fn take(&mut self, lane: Lane, config: &ShadowConfig) -> Option<Job> {
+        if !self.may_take(lane, config) {
+            return None;
+        }
+        let job = self.pop(lane)?;
+        self.in_flight = self.in_flight.saturating_add(1);
         Some(job)
     }
 
+    /// A request that was in flight waits again, before all others, for another connection. Not for a state that
+    /// is closed.
+    pub(super) fn put_back(&mut self, job: Job) {
+        self.handle_free();
+        self.queued_bytes = self.queued_bytes.saturating_add(job.cost_bytes);
+        self.lane(job.lane()).queue.push_front(job);
+    }
+
     /// A ready seat sits down.
-    pub(super) fn sit_down(&mut self, seat: SeatId, waker: Waker) {
-        self.idle.push((seat, waker));
+    pub(super) fn sit_down(&mut self, lane: Lane, seat: SeatId, waker: Waker) {
+        self.lane(lane).idle.push((seat, waker));
     }
 
     /// Whether `seat` still sits; its waker is kept up to date.
-    pub(super) fn is_sitting(&mut self, seat: SeatId, waker: &Waker) -> bool {
-        let place = self.idle.iter_mut().rev().find(|(id, _)| *id == seat);
+    pub(super) fn is_sitting(&mut self, lane: Lane, seat: SeatId, waker: &Waker) -> bool {
+        let place = self.lane(lane).idle.iter_mut().rev().find(|(id, _)| *id == seat);
         place.is_some_and(|(_, known)| {
             known.clone_from(waker);
             true
@@ -193,21 +240,33 @@ impl State {
     }
 
     /// A woken seat has stood up.
-    pub(super) fn handle_woken(&mut self) {
-        self.woken = self.woken.saturating_sub(1);
+    pub(super) fn handle_woken(&mut self, lane: Lane) {
+        let here = self.lane(lane);
+        here.woken = here.woken.saturating_sub(1);
     }
 
-    /// An idle or woken seat goes for good.
-    pub(super) fn leave_idle(&mut self, seat: SeatId) {
-        match self.idle.iter().position(|(id, _)| *id == seat) {
-            Some(place) => drop(self.idle.remove(place)),
-            None => self.handle_woken(),
+    /// An idle or woken seat stands up.
+    pub(super) fn leave_idle(&mut self, lane: Lane, seat: SeatId) {
+        if !self.lane(lane).take_from_idle(seat) {
+            self.handle_woken(lane);
         }
     }
 
-    /// A busy seat is ready again.
+    /// A seat that is neither idle nor woken takes no more requests from now on.
+    pub(super) fn handle_leaving(&mut self, lane: Lane) {
+        let here = self.lane(lane);
+        here.leaving = here.leaving.saturating_add(1);
+    }
+
+    /// A leaving seat is about to go.
+    pub(super) fn handle_left(&mut self, lane: Lane) {
+        let here = self.lane(lane);
+        here.leaving = here.leaving.saturating_sub(1);
+    }
+
+    /// A request in flight has come to its end.
     pub(super) fn handle_free(&mut self) {
-        self.busy = self.busy.saturating_sub(1);
+        self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// Takes in what a request said of the shadow; returns the requests that an opening breaker sheds.
@@ -222,28 +281,34 @@ impl State {
     }
 
     /// The task of `seat`, so that it can be ended. `false`: it must be ended now.
-    pub(super) fn register_task(&mut self, seat: SeatId, task: &AbortHandle) -> bool {
-        if let Some(slot) = self.seats.get_mut(&seat) {
+    pub(super) fn register_task(&mut self, lane: Lane, seat: SeatId, task: &AbortHandle) -> bool {
+        if let Some(slot) = self.lane(lane).seats.get_mut(&seat) {
             *slot = Some(task.clone());
         }
         self.closed.is_none()
     }
 
     /// A seat is gone.
-    pub(super) fn forget(&mut self, seat: SeatId) {
-        self.seats.remove(&seat);
+    pub(super) fn forget(&mut self, lane: Lane, seat: SeatId) {
+        self.lane(lane).seats.remove(&seat);
     }
 
     /// Wakes every idle connection, so that each looks whether it may stay.
     pub(super) fn wake_all(&mut self) -> Vec<Waker> {
-        self.woken = self.woken.saturating_add(self.idle.len());
-        self.idle.drain(..).map(|(_, waker)| waker).collect()
+        let wake_lane = |lane: &mut LaneState| {
+            lane.woken = lane.woken.saturating_add(lane.idle.len());
+            std::mem::take(&mut lane.idle)
+        };
+        let woken = [wake_lane(&mut self.http1), wake_lane(&mut self.http2)];
+        woken.into_iter().flatten().map(|(_, waker)| waker).collect()
     }
 
     /// No more requests, from now on. Returns what still waited, and the tasks to end.
     pub(super) fn close(&mut self, reason: DropReason) -> (Vec<Job>, Vec<AbortHandle>) {
         self.closed.get_or_insert(reason);
-        (self.clear().collect(), self.seats.values().flatten().cloned().collect())
+        let waiting = self.clear().collect();
+        let seats = self.http1.seats.values().chain(self.http2.seats.values());
+        (waiting, seats.flatten().cloned().collect())
     }
 
     /// Why no more requests are let in.
@@ -261,46 +326,62 @@ impl State {
         self.is_watched && (self.is_quiet() || self.is_deserted())
     }
 
-    /// Something waits for a connection.
-    pub(super) fn has_waiting(&self) -> bool {
-        !self.queue.is_empty()
+    /// Something waits for a connection of this lane.
+    pub(super) fn has_waiting(&self, lane: Lane) -> bool {
+        !self.lane_ref(lane).queue.is_empty()
     }
 
     /// Nothing waits and nothing is in flight.
     pub(super) fn is_quiet(&self) -> bool {
-        self.queue.is_empty() && self.busy == 0
+        self.queued_items() == 0 && self.in_flight == 0
     }
 
     /// No connection task is left.
     pub(super) fn is_deserted(&self) -> bool {
-        self.seats.is_empty()
+        self.http1.seats.is_empty() && self.http2.seats.is_empty()
     }
 
     pub(super) fn status(&self, name: &str) -> ShadowStatus {
+        let connecting = self.http1.connecting.saturating_add(self.http2.connecting);
+        let seats = self.http1.seats.len().saturating_add(self.http2.seats.len());
         ShadowStatus {
             name: name.to_owned(),
-            open_connections: self.established(),
-            connecting: self.connecting,
-            in_flight: self.busy,
-            queued_items: self.queue.len(),
+            open_connections: seats.saturating_sub(connecting) as u64,
+            connecting: connecting as u64,
+            in_flight: self.in_flight as u64,
+            queued_items: self.queued_items() as u64,
             queued_bytes: self.queued_bytes,
             breaker: self.breaker.state(),
         }
     }
 
-    fn established(&self) -> usize {
-        self.seats.len().saturating_sub(self.connecting)
+    fn queued_items(&self) -> usize {
+        self.http1.queue.len().saturating_add(self.http2.queue.len())
     }
 
-    fn pop(&mut self) -> Option<Job> {
-        let job = self.queue.pop_front()?;
+    fn pop(&mut self, lane: Lane) -> Option<Job> {
+        let job = self.lane(lane).queue.pop_front()?;
         self.queued_bytes = self.queued_bytes.saturating_sub(job.cost_bytes);
         Some(job)
     }
 
     fn clear(&mut self) -> impl Iterator<Item = Job> + '_ {
         self.queued_bytes = 0;
-        self.queue.drain(..)
+        self.http1.queue.drain(..).chain(self.http2.queue.drain(..))
+    }
+
+    const fn lane(&mut self, lane: Lane) -> &mut LaneState {
+        match lane {
+            Lane::Http1 => &mut self.http1,
+            Lane::Http2 => &mut self.http2,
+        }
+    }
+
+    const fn lane_ref(&self, lane: Lane) -> &LaneState {
+        match lane {
+            Lane::Http1 => &self.http1,
+            Lane::Http2 => &self.http2,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 mod balance;
 mod dispatch;
 mod failures;
+mod h2;
 mod limits;
 mod pool;
 mod reload;

@@ -1,6 +1,7 @@
-//! TLS to shadows: rustls with the ring provider, HTTP/1.1 by ALPN, sessions resumed.
+//! TLS to shadows: rustls with the ring provider, the version of HTTP by ALPN, sessions resumed.
 
 use crate::config::{EndpointHost, ShadowConfig, TlsConfig};
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -8,11 +9,14 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// HTTP/2 over TLS (RFC 9113, 3.1).
+const H2: &[u8] = b"h2";
 
 /// Why a shadow's TLS cannot be set up.
 #[derive(Debug, Error)]
@@ -73,9 +77,22 @@ pub fn check_tls(shadow: &ShadowConfig) -> Result<(), TlsError> {
     TlsClient::build(shadow).map(|_| ())
 }
 
+/// The protocol that is offered by ALPN (RFC 7301), the only one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alpn {
+    /// `http/1.1`; a server that knows no ALPN will do.
+    Http1,
+    /// `h2`; a server that does not choose it is refused.
+    Http2,
+}
+
 /// One shadow's TLS settings, ready for use.
 pub(super) struct TlsClient {
-    connector: TlsConnector,
+    http1: TlsConnector,
+    http2: TlsConnector,
+    /// A server that refuses what ALPN offers was logged.
+    refusal_logged: Once,
+    shadow: String,
     server_name: ServerName<'static>,
     authorities_pem: Option<Vec<u8>>,
 }
@@ -108,8 +125,18 @@ impl TlsClient {
             builder.with_root_certificates(roots).with_no_client_auth()
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let connector = TlsConnector::from(Arc::new(config));
-        Ok(Some(Self { connector, server_name, authorities_pem }))
+        let mut http2 = config.clone();
+        http2.alpn_protocols = vec![H2.to_vec()];
+        // A session knows which protocol it was for.
+        http2.resumption = Resumption::default();
+        Ok(Some(Self {
+            http1: TlsConnector::from(Arc::new(config)),
+            http2: TlsConnector::from(Arc::new(http2)),
+            refusal_logged: Once::new(),
+            shadow: shadow.name.clone(),
+            server_name,
+            authorities_pem,
+        }))
     }
 
     /// Whether the same authorities would be trusted if it were built anew from the same configuration.
@@ -118,10 +145,37 @@ impl TlsClient {
     }
 
     /// # Errors
-    /// The handshake failed.
-    pub(super) async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        self.connector.connect(self.server_name.clone(), stream).await
+    /// The handshake failed, or the server does not speak what was offered.
+    pub(super) async fn handshake(&self, stream: TcpStream, alpn: Alpn) -> io::Result<TlsStream<TcpStream>> {
+        let connector = match alpn {
+            Alpn::Http1 => &self.http1,
+            Alpn::Http2 => &self.http2,
+        };
+        let stream = connector.connect(self.server_name.clone(), stream).await.inspect_err(|error| {
+            if is_no_protocol(error) {
+                self.log_refusal();
+            }
+        })?;
+        if alpn == Alpn::Http2 && stream.get_ref().1.alpn_protocol() != Some(H2) {
+            self.log_refusal();
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "the server did not choose h2 by ALPN"));
+        }
+        Ok(stream)
     }
+
+    /// Once: the requests are counted.
+    fn log_refusal(&self) {
+        let shadow = &self.shadow;
+        self.refusal_logged.call_once(|| {
+            tracing::warn!(%shadow, "the shadow's TLS refuses what ALPN offers; does its `protocol` fit?");
+        });
+    }
+}
+
+/// The server knows ALPN, but not what was offered (RFC 7301, 3.2).
+fn is_no_protocol(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)))
 }
 
 fn server_name(shadow: &ShadowConfig, tls: &TlsConfig) -> Result<ServerName<'static>, TlsError> {

@@ -42,7 +42,7 @@ pub(super) fn shadow_head(sent: &[u8], own_authority: &str) -> String {
 }
 
 /// `host` with the suffix, before the port.
-pub(super) fn suffixed(authority: &str) -> String {
+pub(crate) fn suffixed(authority: &str) -> String {
     let host_end = match authority.find(']') {
         Some(bracket) => bracket + 1,
         None => authority.find(':').unwrap_or(authority.len()),

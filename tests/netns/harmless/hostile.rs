@@ -15,7 +15,7 @@ use super::{head, production_answers, wait_until_mirrored};
 use crate::stage::{Books, Stage, Wish, gateway, quiet_books};
 
 /// A captured port behind which no HTTP is spoken: whatever comes goes back.
-const ECHO_PORT: u16 = 8081;
+pub(crate) const ECHO_PORT: u16 = 8081;
 
 #[test]
 fn hostile_bytes_reach_production_unharmed_and_do_the_daemon_no_harm() {
@@ -63,7 +63,7 @@ fn wish_with_echo() -> Wish {
     Wish { ports: vec![crate::stage::PORT, ECHO_PORT], ..Wish::default() }
 }
 
-fn assert_still_sound(daemon: &mut Daemon, books: &Books) {
+pub(crate) fn assert_still_sound(daemon: &mut Daemon, books: &Books) {
     assert!(!daemon.output().contains("panicked"), "{}", daemon.output());
     assert_eq!(daemon.page("/healthz").unwrap().0, 200);
     let bytes = memory_bytes(daemon);
@@ -160,7 +160,7 @@ fn damaged(seed: u64) -> Vec<u8> {
 }
 
 /// The same for the same seed (xorshift).
-fn random(seed: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn random(seed: u64, bytes: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -172,7 +172,7 @@ fn random(seed: u64, bytes: usize) -> Vec<u8> {
 }
 
 /// Sends `bytes`, ends the sending side, and reads what comes until the end or a failure.
-fn through(netns: &Netns, to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn through(netns: &Netns, to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = netns.run(|| TcpStream::connect(to)).unwrap().unwrap();
     stream.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
     let mut writer = stream.try_clone().unwrap();
@@ -188,7 +188,7 @@ fn through(netns: &Netns, to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     got
 }
 
-fn start_echo(netns: &Netns) -> SocketAddr {
+pub(crate) fn start_echo(netns: &Netns) -> SocketAddr {
     let address = Role::Gateway.at(ECHO_PORT);
     let listener = netns.run(|| TcpListener::bind(address)).unwrap().unwrap();
     std::thread::spawn(move || {

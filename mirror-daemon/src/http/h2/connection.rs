@@ -165,11 +165,11 @@ impl H2Flow {
         (!self.counters.is_empty()).then(|| std::mem::take(&mut *self.counters))
     }
 
-    /// Whether answers are to be copied whole: until one has proven the requests. Afterwards the beginnings of
-    /// segments will do, for what they still tell is welcome and not needed.
+    /// Whether answers are to be copied whole: while requests wait for one that proves them. Otherwise the beginnings
+    /// of segments will do, for what they still tell is welcome and not needed.
     #[must_use]
     pub fn wants_whole_answers(&self) -> bool {
-        !self.requests.is_trusted() && !self.passed_over
+        self.requests.has_held()
     }
 
     /// There is no room for what [`allocated_bytes`](Self::allocated_bytes) counts: gives it up. Requests under way

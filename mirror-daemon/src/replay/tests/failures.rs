@@ -132,7 +132,7 @@ async fn head_that_does_not_describe_its_body_is_never_written() {
     assert_eq!((rig.ledger.replayed.value(), rig.ledger.connections_opened.value()), (2, 1));
 }
 
-fn fixed(last: u8) -> Arc<Mutex<FixedNames>> {
+pub(super) fn fixed(last: u8) -> Arc<Mutex<FixedNames>> {
     let addresses = Some(vec![IpAddr::from([127, 0, 0, last])]);
     Arc::new(Mutex::new(FixedNames { addresses, ttl: Duration::from_secs(1), look_ups: 0 }))
 }
@@ -191,4 +191,26 @@ async fn next_address_is_tried_when_one_refuses() {
     });
     rig.send(get());
     until(|| rig.ledger.connections_opened.value() == 1).await;
+}
+
+#[tokio::test]
+async fn panic_while_connecting_costs_one_request_and_not_the_shadow() {
+    let address = good_shadow().await;
+    let mut config = config(address);
+    config.endpoint.host = EndpointHost::Name("shadow.test".to_owned());
+    let names = fixed(1);
+    let mut rig = Rig::with_resolver(config, Resolver::Fixed(Arc::clone(&names)));
+    // A look-up finds its lock poisoned and panics.
+    let poisoner = Arc::clone(&names);
+    let _ = std::thread::spawn(move || {
+        let _held = poisoner.lock().unwrap();
+        panic!("on purpose");
+    })
+    .join();
+    rig.send_and_settle(get()).await;
+    assert_eq!(rig.ledger.dropped.of(DropReason::Connect).value(), 1);
+    assert_eq!((rig.status().open_connections, rig.status().connecting), (0, 0));
+    names.clear_poison();
+    rig.send_and_settle(get()).await;
+    assert_eq!((rig.ledger.replayed.value(), rig.ledger.dropped.total()), (1, 1));
 }

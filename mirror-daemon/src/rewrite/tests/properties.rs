@@ -50,7 +50,9 @@ impl Sample {
         let version = if self.is_http2 { Version::Http2 } else { Version::Http11 };
         let head =
             RequestHead { method: self.method, target: &target, version, fields: &fields, body: self.body };
-        shadow_head(&head, &config(), "X-Mark", form).head.wire
+        let wire = shadow_head(&head, &config(), "X-Mark", form).head.wire;
+        assert!(wire.len() <= capacity(&head, &config(), "X-Mark"), "one buffer, sized up front");
+        wire
     }
 
     fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {

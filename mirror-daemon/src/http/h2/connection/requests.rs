@@ -261,6 +261,11 @@ impl Requests {
         self.drop_where(|_| true, DropReason::UnprovenBoundary, emit);
     }
 
+    /// Whether a request waits for its proof.
+    pub(in crate::http::h2) fn has_held(&self) -> bool {
+        self.trust == Trust::None && self.streams.iter().any(|stream| stream.held)
+    }
+
     /// When the oldest of the held requests began.
     pub(in crate::http::h2) fn oldest_held(&self) -> Option<Timestamp> {
         self.streams.iter().find(|stream| stream.held).map(|stream| stream.since)
