@@ -72,6 +72,9 @@ Examples:
   On a node, or in the daemon's own container with its capabilities:
     mirror-daemon doctor
 
+  In a script:
+    mirror-daemon doctor --json
+
 Exit codes:
   0  mirroring would work, perhaps not in every mode
   2  something stands in the way; it is marked BAD

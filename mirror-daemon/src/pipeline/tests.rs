@@ -38,6 +38,14 @@ impl Outlet for Nowhere {
 
 /// Each of many connections sends `bytes` and nothing more; the books at their end.
 fn many_connections_send(bytes: &[u8]) -> Arc<Ledger> {
+    let (mut pipeline, ledger) = many_open_connections_sent(bytes);
+    pipeline.handle_end();
+    assert_eq!(pipeline.counters().buffered_bytes, 0, "all is given back");
+    assert_eq!(ledger.seen(), u64::from(CONNECTIONS));
+    ledger
+}
+
+fn many_open_connections_sent(bytes: &[u8]) -> (Pipeline<Nowhere>, Arc<Ledger>) {
     let mut config = Config::from_toml(CONFIG, "test.toml").unwrap();
     config.capture.limits.max_total_bytes = MAX_TOTAL_BYTES;
     let ledger = Arc::new(Ledger::default());
@@ -70,10 +78,7 @@ fn many_connections_send(bytes: &[u8]) -> Arc<Ledger> {
         let entries_bytes = 512 * usize::from(CONNECTIONS);
         assert!(buffered_bytes <= MAX_TOTAL_BYTES + entries_bytes, "{buffered_bytes}");
     }
-    pipeline.handle_end();
-    assert_eq!(pipeline.counters().buffered_bytes, 0, "all is given back");
-    assert_eq!(ledger.seen(), u64::from(CONNECTIONS));
-    ledger
+    (pipeline, ledger)
 }
 
 #[test]
@@ -93,4 +98,13 @@ fn heads_that_wait_for_their_bodies_are_bounded_together() {
     let books = ledger.shadow("new");
     assert!(books.shed.of(DropReason::BufferFull).value() > 30);
     assert_eq!((books.owed.value(), books.open()), (u64::from(CONNECTIONS), 0));
+}
+
+#[test]
+fn connection_that_is_passed_over_gives_back_what_it_holds() {
+    let (pipeline, _) = many_open_connections_sent(b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n");
+    let counters = pipeline.counters();
+    assert_eq!(counters.passed_over_not_http, u64::from(CONNECTIONS));
+    assert_eq!(counters.buffered_bytes, 0);
+    assert_eq!((counters.http2_searching, counters.http2_unproven, counters.http2_synchronised), (0, 0, 0));
 }

@@ -1,10 +1,13 @@
 use super::support::*;
-use crate::config::BreakerConfig;
+use crate::config::{BreakerConfig, EndpointHost};
 use crate::drop_reason::DropReason;
+use crate::replay::resolve::Resolver;
+use crate::replay::tests::failures::fixed;
 use crate::replay::tests::support::*;
 use crate::replay::{BreakerState, ShadowBody, body_channel};
 use ::h2::{Reason, server};
 use bytes::Bytes;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -290,4 +293,56 @@ async fn head_that_cannot_be_said_costs_nothing_else() {
     rig.send_and_settle(h2_get()).await;
     assert_eq!((rig.ledger.dropped.of(DropReason::Malformed).value(), rig.ledger.replayed.value()), (2, 1));
     assert_eq!(rig.ledger.connections_opened.value(), 1);
+}
+
+#[tokio::test]
+async fn lost_connection_is_one_failure_however_many_streams_it_had() {
+    let script = |mut peer: RawPeer| async move {
+        for _ in 0..10 {
+            peer.next_stream().await;
+        }
+    };
+    let mut config = config(raw_shadow(&[], script).await);
+    config.breaker = BreakerConfig { failures: 2, open_for: Duration::from_secs(60) };
+    let mut rig = Rig::new(config);
+    for breaker in [BreakerState::Closed, BreakerState::Open] {
+        (0..10).for_each(|_| rig.offer(h2_post(b"x")));
+        rig.handle.flush();
+        rig.settled().await;
+        assert_eq!(rig.status().breaker, breaker);
+    }
+    assert_eq!(rig.ledger.dropped.of(DropReason::ShadowClosed).value(), 20);
+}
+
+#[tokio::test]
+async fn connection_to_a_vanished_address_finishes_its_streams_and_takes_no_more() {
+    let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = first.local_addr().unwrap();
+    let second = TcpListener::bind(("127.0.0.2", address.port())).await.unwrap();
+    for (number, listener) in [first, second].into_iter().enumerate() {
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            serve_h2(server::Builder::new(), stream, number, Call::serve).await;
+        });
+    }
+    let mut config = config(address);
+    config.endpoint.host = EndpointHost::Name("shadow.test".to_owned());
+    config.max_connections = 1;
+    let names = fixed(1);
+    let mut rig = Rig::with_resolver(config, Resolver::Fixed(Arc::clone(&names)));
+    let (writer, reader) = body_channel(1024, u64::MAX, &Arc::default());
+    rig.send(call(ShadowBody::Streaming(reader)));
+    until(|| rig.status().in_flight == 1).await;
+    names.lock().unwrap().addresses = Some(vec![IpAddr::from([127, 0, 0, 2])]);
+    until(|| {
+        rig.send(h2_get());
+        rig.ledger.connections_opened.value() == 2
+    })
+    .await;
+    until(|| rig.ledger.open() == 1).await;
+    assert_eq!(rig.status().open_connections, 2, "the older one still has its call");
+    writer.finish(Bytes::new());
+    rig.settled().await;
+    until(|| rig.status().open_connections == 1).await;
+    assert_eq!(rig.ledger.dropped.total(), 0, "no request paid for the move");
 }
