@@ -15,6 +15,8 @@ pub const MAX_BLOCK_BYTES: usize = MAX_HEAD_BYTES;
 const MAX_CONTINUATIONS: u32 = 64;
 /// Buffers for header blocks, and for what they say, that are kept between them: each at most so large.
 const KEPT_BLOCK_BYTES: usize = 4096;
+/// The same for fields, in fields.
+const KEPT_LINES: usize = 64;
 
 /// A header block that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +153,7 @@ impl Requests {
             Ok(())
         };
         self.lines = recycle(lines);
-        self.lines.shrink_to(KEPT_BLOCK_BYTES.wrapping_div(size_of::<Field<'_>>()));
+        self.lines.shrink_to(KEPT_LINES);
         outcome
     }
 
