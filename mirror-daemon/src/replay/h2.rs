@@ -16,7 +16,8 @@
 //! - Time limits. A write that makes no progress for `timeout`, for want of window or of socket buffer, ends
 //!   the request. From the last byte written to the end of the answer it has `timeout`; with a streamed body,
 //!   which may be a call that lives for hours: no limit while it is still being captured, and then `timeout`
-//!   since the last byte of the request or of its answer, whichever came later.
+//!   since the last byte of the request or of its answer, whichever came later; once the original's connection is
+//!   closed, `timeout` in all, for whether the original was answered to its end is not always seen.
 //! - Bodies wait where they were captured until the shadow gives window; nothing pushes back on capture. Answers
 //!   are read at once, thrown away, and their window given back.
 //! - What a hostile shadow can cost is bounded: see [`connect`] for what we announce and [`flood`] for what is

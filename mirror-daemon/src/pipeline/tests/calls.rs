@@ -1,7 +1,7 @@
 //! Streaming calls over HTTP/2: when their copies start, and when they are cancelled.
 
 use super::*;
-use crate::replay::{BodyPiece, BodyReader, Original, ShadowBody};
+use crate::replay::{BodyPiece, BodyReader, Original, OriginalEnd, ShadowBody};
 use std::task::{Context, Poll, Waker};
 
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -103,8 +103,8 @@ fn next(reader: &mut BodyReader) -> Poll<Result<BodyPiece, crate::replay::BodyAb
     reader.poll_piece(&mut Context::from_waker(Waker::noop()))
 }
 
-fn is_cancelled(original: &mut Original) -> bool {
-    original.poll_cancelled(&mut Context::from_waker(Waker::noop())).is_ready()
+fn end_of(original: &mut Original) -> Poll<OriginalEnd> {
+    original.poll_end(&mut Context::from_waker(Waker::noop()))
 }
 
 fn bytes(text: &'static [u8]) -> Poll<Result<BodyPiece, crate::replay::BodyAbort>> {
@@ -122,7 +122,7 @@ fn open_call_starts_at_the_shadow_at_once_and_its_messages_follow() {
     rig.send(&data(END_STREAM, 1, b"last"));
     assert_eq!(next(&mut reader), bytes(b"last"));
     assert!(matches!(next(&mut reader), Poll::Ready(Ok(BodyPiece::End { .. }))));
-    assert!(!is_cancelled(&mut original));
+    assert_eq!(end_of(&mut original), Poll::Pending);
     assert_eq!(rig.books.owed.value(), 1);
     assert_eq!(rig.pipeline.counters().buffered_bytes, rig.pipeline.held_bytes());
 }
@@ -146,18 +146,18 @@ fn call_cancelled_before_its_end_is_aborted() {
 }
 
 #[test]
-fn call_cancelled_during_its_answer_is_told_to_the_shadow() {
-    for how in ["reset", "close"] {
+fn call_that_ends_during_its_answer_is_told_to_the_shadow() {
+    for (how, end) in [("reset", OriginalEnd::Cancelled), ("close", OriginalEnd::Gone)] {
         let mut rig = Rig::new();
         rig.send(&call(1));
         rig.send(&data(END_STREAM, 1, b"ask"));
         let (mut reader, mut original) = rig.streamed();
-        assert!(!is_cancelled(&mut original));
+        assert_eq!(end_of(&mut original), Poll::Pending);
         match how {
             "reset" => rig.send(&reset(1)),
             _ => rig.pipeline.handle_end(),
         }
-        assert!(is_cancelled(&mut original), "{how}");
+        assert_eq!(end_of(&mut original), Poll::Ready(end), "{how}");
         assert_eq!(next(&mut reader), bytes(b"ask"), "what was whole stays whole");
     }
 }

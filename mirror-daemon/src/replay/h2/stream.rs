@@ -9,7 +9,7 @@ use super::flood::Allowance;
 use super::outgoing::{NotSent, end_request, poll_data, poll_more};
 use super::ticket::Ticket;
 use crate::drop_reason::DropReason;
-use crate::replay::ShadowBody;
+use crate::replay::{OriginalEnd, ShadowBody};
 use crate::rewrite::Framing;
 use ::h2::client::ResponseFuture;
 use ::h2::{Reason, RecvStream, SendStream};
@@ -98,6 +98,8 @@ pub(super) struct Stream {
     /// When it is too late. `None` while it is us who wait for more of a streamed body.
     deadline: Option<Instant>,
     time_limit: Duration,
+    /// The original's connection was closed.
+    original_is_gone: bool,
     /// Bytes that the connection had brought when the request was written.
     pub(super) read_bytes_then: u64,
 }
@@ -138,6 +140,7 @@ impl Stream {
             status: None,
             deadline: now.checked_add(time_limit),
             time_limit,
+            original_is_gone: false,
             read_bytes_then: 0,
         }
     }
@@ -201,7 +204,7 @@ impl Stream {
         match (&self.sending, &self.answer) {
             _ if sent.is_ready() => Poll::Ready(Ending::Closed(Closed::Reset)),
             (Sending::Written, Answer::Whole) => Poll::Ready(Ending::Answered),
-            (Sending::Written, _) => self.poll_original(cx),
+            (Sending::Written, _) => self.poll_original(cx, turn.now),
             // The answer's side tells no more of a reset.
             (Sending::Open { .. } | Sending::Queued, Answer::Whole) => {
                 self.send.poll_reset(cx).map(|_| Ending::Closed(Closed::Reset))
@@ -281,17 +284,24 @@ impl Stream {
         }
     }
 
-    fn poll_original(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+    /// Ready when the original was cancelled. One whose connection is gone may have been answered or not: its shadow
+    /// has the time for an answer, and no more however much comes.
+    fn poll_original(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Ending> {
         let original = self.ticket.job().and_then(|job| job.request.original.as_mut());
-        match original {
-            Some(original) => original.poll_cancelled(cx).map(|()| Ending::OriginalCancelled),
-            None => Poll::Pending,
+        let Some(original) = original else { return Poll::Pending };
+        match ready!(original.poll_end(cx)) {
+            OriginalEnd::Cancelled => Poll::Ready(Ending::OriginalCancelled),
+            OriginalEnd::Gone => {
+                self.original_is_gone = true;
+                self.deadline = now.checked_add(self.time_limit);
+                Poll::Pending
+            }
         }
     }
 
     /// A call may go on for as long as something comes.
     fn handle_answer_progress(&mut self, now: Instant) {
-        if matches!(self.sending, Sending::Written) && self.is_streamed() {
+        if matches!(self.sending, Sending::Written) && !self.original_is_gone && self.is_streamed() {
             self.deadline = now.checked_add(self.time_limit);
         }
     }
