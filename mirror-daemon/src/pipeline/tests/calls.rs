@@ -46,6 +46,7 @@ struct Rig {
     pipeline: Pipeline<Kept>,
     books: Arc<crate::telemetry::ShadowLedger>,
     seq: SeqNumber,
+    answer_seq: SeqNumber,
 }
 
 impl Rig {
@@ -55,7 +56,7 @@ impl Rig {
         let view = Arc::new(View::new(1, Arc::new(config), &ledger));
         let books = ledger.shadow("new");
         let pipeline = Pipeline::new(view, ledger, HashSeed([1, 2]), Kept::default());
-        let mut rig = Self { pipeline, books, seq: SeqNumber(0) };
+        let mut rig = Self { pipeline, books, seq: SeqNumber(0), answer_seq: SeqNumber(1) };
         rig.segment(TcpFlags::SYN, b"");
         rig.seq = SeqNumber(1);
         rig.send(HELLO);
@@ -67,7 +68,17 @@ impl Rig {
         self.seq = self.seq.add(u32::try_from(payload.len()).unwrap());
     }
 
+    fn answer(&mut self, payload: &[u8]) {
+        let (direction, seq) = (Direction::Answer, self.answer_seq);
+        self.answer_seq = seq.add(u32::try_from(payload.len()).unwrap());
+        self.captured(direction, seq, TcpFlags::ACK, payload);
+    }
+
     fn segment(&mut self, flags: TcpFlags, payload: &[u8]) {
+        self.captured(Direction::Request, self.seq, flags, payload);
+    }
+
+    fn captured(&mut self, direction: Direction, seq: SeqNumber, flags: TcpFlags, payload: &[u8]) {
         let key = FlowKey {
             gateway_addr: [1; 16],
             remote_addr: [2; 16],
@@ -77,8 +88,8 @@ impl Rig {
         };
         self.pipeline.handle_segment(&Segment {
             key,
-            direction: Direction::Request,
-            seq: self.seq,
+            direction,
+            seq,
             ack: SeqNumber(0),
             flags,
             selected: None,
@@ -133,6 +144,22 @@ fn call_that_is_whole_in_one_segment_is_sent_whole() {
     rig.send(&[call(1), data(END_STREAM, 1, b"all")].concat());
     let request = rig.pipeline.outlet_mut().0.pop().expect("offered");
     assert!(matches!(request.body, ShadowBody::Buffered { bytes, .. } if bytes == "all"[..]));
+    let mut original = request.original.expect("watched");
+    assert_eq!(end_of(&mut original), Poll::Pending);
+    rig.send(&reset(1));
+    assert_eq!(end_of(&mut original), Poll::Ready(OriginalEnd::Cancelled));
+}
+
+#[test]
+fn answer_at_its_end_is_told_to_the_shadow() {
+    let mut rig = Rig::new();
+    rig.send(&[call(1), data(END_STREAM, 1, b"all")].concat());
+    let mut original =
+        rig.pipeline.outlet_mut().0.pop().and_then(|request| request.original).expect("watched");
+    rig.answer(&[frame(1, END_HEADERS, 1, b"\x88"), data(0, 1, b"more")].concat());
+    assert_eq!(end_of(&mut original), Poll::Pending);
+    rig.answer(&frame(1, END_HEADERS | END_STREAM, 1, b"\x88"));
+    assert_eq!(end_of(&mut original), Poll::Ready(OriginalEnd::Over));
 }
 
 #[test]
@@ -146,8 +173,8 @@ fn call_cancelled_before_its_end_is_aborted() {
 }
 
 #[test]
-fn call_that_ends_during_its_answer_is_told_to_the_shadow() {
-    for (how, end) in [("reset", OriginalEnd::Cancelled), ("close", OriginalEnd::Gone)] {
+fn call_cancelled_during_its_answer_is_told_to_the_shadow() {
+    for how in ["reset", "close"] {
         let mut rig = Rig::new();
         rig.send(&call(1));
         rig.send(&data(END_STREAM, 1, b"ask"));
@@ -157,7 +184,7 @@ fn call_that_ends_during_its_answer_is_told_to_the_shadow() {
             "reset" => rig.send(&reset(1)),
             _ => rig.pipeline.handle_end(),
         }
-        assert_eq!(end_of(&mut original), Poll::Ready(end), "{how}");
+        assert_eq!(end_of(&mut original), Poll::Ready(OriginalEnd::Cancelled), "{how}");
         assert_eq!(next(&mut reader), bytes(b"ask"), "what was whole stays whole");
     }
 }

@@ -185,40 +185,6 @@ async fn cancelled_original_cancels_its_shadow_which_counts_as_replayed() {
 }
 
 #[tokio::test]
-async fn answer_to_a_call_whose_connection_is_closed_has_its_time_and_no_more() {
-    let script = |mut call: Call| async move {
-        let mut is_endless = false;
-        while let Ok(Some(piece)) = call.piece().await {
-            is_endless |= !piece.is_empty();
-        }
-        let mut answer = call.answer(200, false);
-        for _ in 0..if is_endless { 100 } else { 2 } {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            // Fails once it is reset.
-            let _ = answer.send_data(Bytes::from_static(b"more"), false);
-        }
-        let _ = answer.send_data(Bytes::new(), true);
-    };
-    let mut config = config(h2_shadow(server::Builder::new(), script).await);
-    config.timeout = Duration::from_millis(500);
-    let mut rig = Rig::new(config);
-    for timeouts in [0, 1] {
-        let (writer, body) = channel();
-        let mut request = call(body);
-        let (canceller, told) = original();
-        request.original = Some(told);
-        if timeouts > 0 {
-            writer.push(Bytes::from_static(b"without end")).unwrap();
-        }
-        writer.finish(Bytes::new());
-        canceller.leave();
-        rig.send_and_settle(request).await;
-        assert_eq!(rig.ledger.answer_timeouts.value(), timeouts);
-    }
-    assert_eq!((rig.ledger.replayed.value(), rig.ledger.answers_cut.value()), (2, 0));
-}
-
-#[tokio::test]
 async fn call_has_no_time_limit_until_it_is_whole_and_then_one_from_byte_to_byte() {
     let script = |mut call: Call| async move {
         let mut answer = call.answer(200, false);
@@ -246,4 +212,25 @@ async fn call_has_no_time_limit_until_it_is_whole_and_then_one_from_byte_to_byte
     assert!(whole.elapsed() > Duration::from_millis(1000), "something came all the time");
     assert_eq!((rig.ledger.replayed.value(), rig.ledger.answer_timeouts.value()), (1, 1));
     assert_eq!(rig.status().breaker, BreakerState::Closed);
+}
+
+#[tokio::test]
+async fn quiet_answer_of_a_call_has_no_time_limit_while_its_original_goes_on() {
+    let script = |mut call: Call| async move {
+        call.whole().await.unwrap();
+        let mut half = call.answer(200, false);
+        reset_reason(&mut half).await;
+    };
+    let mut config = config(h2_shadow(server::Builder::new(), script).await);
+    config.timeout = Duration::from_millis(200);
+    let mut rig = Rig::new(config);
+    let mut request = h2_post(b"body");
+    let (canceller, told) = original();
+    request.original = Some(told);
+    rig.send(request);
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert!(rig.ledger.open() == 1 && !canceller.is_over(), "its original goes on");
+    drop(canceller);
+    rig.settled().await;
+    assert_eq!((rig.ledger.replayed.value(), rig.ledger.answer_timeouts.value()), (1, 1));
 }
