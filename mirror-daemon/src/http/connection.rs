@@ -215,14 +215,15 @@ impl HttpFlow {
         }
         match &mut self.decoder {
             Decoder::Http1(h1) if h1.is_seeking() && looks_like_frames(chunk.bytes, Direction::Request) => {
-                self.decoder = Decoder::Http2(Box::new(H2Flow::joined(self.options.http2)));
+                let h2 = H2Flow::joined(self.options.http2).numbered_from(h1.next_number());
+                self.decoder = Decoder::Http2(Box::new(h2));
             }
             Decoder::Http2(h2)
                 if h2.synchronisation() == Synchronisation::Searching
                     && request_line(chunk.bytes) == Plausible::Yes =>
             {
                 h2.shed(on_event);
-                self.decoder = Decoder::Http1(Http1::joined());
+                self.decoder = Decoder::Http1(Http1::joined().numbered_from(h2.next_number()));
             }
             _ => {}
         }

@@ -162,6 +162,17 @@ impl Http1 {
         Self::new(State::Seeking, Some(Box::default()))
     }
 
+    /// The same, where requests were told of before.
+    pub(super) fn numbered_from(mut self, next: RequestNumber) -> Self {
+        self.next_number = next.0;
+        self
+    }
+
+    /// The number of the request that is told of next.
+    pub(super) fn next_number(&self) -> RequestNumber {
+        RequestNumber(self.next_number)
+    }
+
     fn new(state: State, resync: Option<Box<Resync>>) -> Self {
         Self {
             state,

@@ -12,6 +12,10 @@ use mirror_daemon::http::{HttpEvent, RequestNumber};
 /// One frame in pieces for each direction; a header block, its fields, streams, and the table.
 pub(super) const MAX_ALLOCATED_BYTES: usize = 2 * MAX_FRAME_BYTES as usize + 8 * MAX_BLOCK_BYTES;
 
+/// What one input may have of bytes that only pass the time: enough for both directions to be found again once, and not
+/// so much that runs are slow.
+const MAX_FILLER_BYTES: usize = 48 * 1024;
+
 pub(super) fn run(input: &[u8]) {
     let mut input = Input(input);
     let Some([options, piece_bytes]) = input.array() else { return };
@@ -51,6 +55,7 @@ struct Wire {
     request: SeqNumber,
     answer: SeqNumber,
     now: Timestamp,
+    filler_bytes_left: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -76,6 +81,7 @@ impl Wire {
             request: SeqNumber(u32::MAX - 99),
             answer: SeqNumber(u32::MAX - 9),
             now: Timestamp(1),
+            filler_bytes_left: MAX_FILLER_BYTES,
         };
         if options & 8 == 8 {
             wire.give(Direction::Request, PREFACE);
@@ -103,16 +109,14 @@ impl Wire {
             // So long that a window of the search passes.
             7 => {
                 let [stream, length, flags] = input.array()?;
-                self.give(
-                    Direction::Request,
-                    &frame(0, flags & 1, stream, &vec![0; 64 * usize::from(length)]),
-                );
+                let filler = frame(0, flags & 1, stream, &vec![0; 64 * usize::from(length)]);
+                self.fill(Direction::Request, &filler);
             }
             8 => {
                 let [stream, flags] = input.array()?;
                 let direction = if kind & 16 == 16 { Direction::Request } else { Direction::Answer };
                 let filler = frame(0, flags & 1, stream, &[0; 1500]);
-                (0..kind >> 5).for_each(|_| self.give(direction, &filler));
+                (0..kind >> 5).for_each(|_| self.fill(direction, &filler));
             }
             9 => {
                 let [jump, shown] = input.array()?;
@@ -176,6 +180,14 @@ impl Wire {
         let start = *place;
         *place = start.add(bytes);
         self.event(&FlowEvent::Gap { direction, start, bytes, cause: GapCause::Timeout });
+    }
+
+    /// Gives a frame as long as there is room for such.
+    fn fill(&mut self, direction: Direction, frame: &[u8]) {
+        if let Some(left) = self.filler_bytes_left.checked_sub(frame.len()) {
+            self.filler_bytes_left = left;
+            self.give(direction, frame);
+        }
     }
 
     /// Bytes in order. Those of answers always come whole: where they begin means something.

@@ -95,6 +95,17 @@ impl H2Flow {
         Self::new(sides, Requests::joined(options))
     }
 
+    /// The same, where requests were told of before, in whatever version.
+    pub(in crate::http) fn numbered_from(mut self, next: RequestNumber) -> Self {
+        self.requests.number_from(next);
+        self
+    }
+
+    /// The number of the request that is told of next.
+    pub(in crate::http) fn next_number(&self) -> RequestNumber {
+        self.requests.next_number()
+    }
+
     fn new((request, answer): (Side, Side), requests: Requests) -> Self {
         Self {
             request,

@@ -140,6 +140,22 @@ fn connection_proven_to_be_http2_is_not_taken_for_http1_when_its_boundaries_are_
 }
 
 #[test]
+fn requests_are_counted_on_when_a_joined_connection_looks_like_another_protocol() {
+    let mut wire = Wire::open(true);
+    for _ in 0..2 {
+        wire.request(GET);
+        // It was answered before it ended: no request.
+        wire.request("GET / HTTP/1.1\r\n");
+        wire.answer(OK);
+        wire.request(get(1));
+        assert_eq!(wire.flow.synchronisation(), Some(Synchronisation::Searching));
+    }
+    // The log refuses a number that comes again.
+    let log = wire.close(CloseCause::Finished);
+    assert_eq!(log.requests.len(), 2);
+}
+
+#[test]
 fn bodies_of_http1_known_from_its_start_are_not_taken_for_http2() {
     let mut wire = Wire::open(false);
     wire.request(GET);

@@ -98,6 +98,10 @@ impl Requests {
         self.next_number = next.0;
     }
 
+    pub(in crate::http::h2) fn next_number(&self) -> RequestNumber {
+        RequestNumber(self.next_number)
+    }
+
     pub(in crate::http::h2) fn set_now(&mut self, now: Timestamp) {
         self.now = now;
     }
