@@ -17,6 +17,8 @@ pub mod flow;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod http;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod kube;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rewrite;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rule;

@@ -15,6 +15,7 @@ fn head<'a>(method: &'a str, target: &'a str, fields: &'a [Field<'a>]) -> Reques
 
 fn sender(number: u64) -> Sender {
     Sender {
+        gateways: GatewaySet::ALL,
         client_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         flow: FlowKey { gateway_port: 80, remote_port: 40_000, ..FlowKey::default() },
         number: RequestNumber(number),
@@ -39,7 +40,7 @@ fn rule(name: &str, matched: Match) -> RouteRule {
 }
 
 fn route(names: &[&str], rules: Vec<RouteRule>) -> Route {
-    Route { hosts: hosts(names), origin: None, rules }
+    Route { hosts: hosts(names), gateways: vec![], origin: None, rules }
 }
 
 fn rules(routes: Vec<Route>) -> Rules {
@@ -213,6 +214,7 @@ fn cluster_ties_go_to_the_file_then_the_older_then_by_name() {
         let origin =
             ClusterOrigin { created_unix_seconds: created, namespace: namespace.into(), name: name.into() };
         Route {
+            gateways: vec![],
             hosts: vec![],
             origin: Some(origin),
             rules: vec![rule(&format!("{namespace}/{name}"), Match::default())],
@@ -488,7 +490,7 @@ proptest! {
         let fields = fields(&[("host", &host), ("k", &value), ("k", "v"), ("cookie", &value)]);
         let request = head("GET", &target, &fields);
         let _ = rules.decide(&request, &sender(0));
-        let _ = rules.considered(&request);
+        let _ = rules.considered(&request, GatewaySet::ALL);
     }
 }
 
@@ -545,7 +547,7 @@ fn considered_says_what_became_of_every_alternative() {
     ]);
     let fields = fields(&[("host", "h")]);
     let outcomes: Vec<_> = rules
-        .considered(&head("POST", "/p", &fields))
+        .considered(&head("POST", "/p", &fields), GatewaySet::ALL)
         .into_iter()
         .map(|considered| (considered.rule, considered.outcome))
         .collect();

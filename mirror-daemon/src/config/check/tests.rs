@@ -3,7 +3,7 @@
 use crate::config::*;
 use crate::flow::FlowKey;
 use crate::http::{BodyLength, Field, RequestHead, RequestNumber, Version};
-use crate::rule::{Decision, Sender};
+use crate::rule::{Decision, GatewaySet, Sender};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -49,7 +49,15 @@ fn decide<'r>(config: &'r Config, method: &str, host: &str, number: u64) -> Deci
     let body = BodyLength::None;
     let head = RequestHead { method, target: "/x?a", version: Version::Http11, fields: &fields, body };
     let client_ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    config.rules.decide(&head, &Sender { client_ip, flow: FlowKey::default(), number: RequestNumber(number) })
+    config.rules.decide(
+        &head,
+        &Sender {
+            client_ip,
+            flow: FlowKey::default(),
+            number: RequestNumber(number),
+            gateways: GatewaySet::ALL,
+        },
+    )
 }
 
 #[test]
