@@ -95,7 +95,7 @@ Examples:
     mirror-daemon import manifests/ > rules.toml
 
   With the [kubernetes] settings of a configuration file (route_selector, gateways, ...), to be added to it:
-    mirror-daemon import manifests/ --config mirror.toml >> mirror.toml
+    mirror-daemon import manifests/ --config mirror.toml > rules.toml
 
 Exit codes:
   0  there are rules; what could not be used is on standard error
@@ -352,7 +352,7 @@ mod tests {
                 .collect();
             assert!(!lines.is_empty(), "{page}");
             for line in lines {
-                let shell = line.split(" | ").next().unwrap();
+                let shell = line.split(['|', '>']).next().unwrap();
                 let words = shell.split('\'').enumerate().flat_map(|(index, part)| match index % 2 {
                     0 => part.split_whitespace().collect(),
                     _ => vec![part],

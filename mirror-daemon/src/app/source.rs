@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(names, ["own", "shadow.httpbin.8000"]);
         assert_eq!(config.rules.route_count(), 2);
 
-        let alone = Source { file: None, manifests: Some(directory.clone()) };
+        let alone = Source { file: None, manifests: Some(directory) };
         assert_eq!(alone.load().unwrap().rules.route_count(), 1);
 
         fs::write(&file, "[capture]\nports = [0]").unwrap();

@@ -6,7 +6,7 @@ use serde_json::Value;
 /// Longest text of one manifest file, in bytes: longer ones are refused.
 pub const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
 /// How deep values may be nested; deeper ones are refused.
-const MAX_DEPTH: usize = 100;
+const MAX_DEPTH: usize = 64;
 /// Most values that aliases may stand for: a short text must not become a huge one.
 const MAX_ALIASED_VALUES: usize = 100_000;
 
@@ -24,6 +24,7 @@ pub fn documents(text: &str, source: &str) -> Result<Vec<Value>, Finding> {
             max_depth: MAX_DEPTH,
             max_nodes: MAX_MANIFEST_BYTES,
             max_events: MAX_MANIFEST_BYTES,
+            max_documents: MAX_MANIFEST_BYTES,
         },
         with_snippet: false,
     };

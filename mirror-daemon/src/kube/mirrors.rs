@@ -40,14 +40,16 @@ pub(super) struct RuleOf<'a> {
 }
 
 impl RuleOf<'_> {
-    /// Whether the rule has a `RequestMirror` filter of its own.
+    /// Whether the rule has a `RequestMirror` filter of its own, for all of its requests or those of one backend.
     pub(super) fn has_request_mirror(&self) -> bool {
-        self.rule.filters.iter().any(|filter| filter.kind == REQUEST_MIRROR)
+        let of_backends = self.rule.backend_refs.iter().flat_map(|backend| &backend.filters);
+        self.rule.filters.iter().chain(of_backends).any(|filter| filter.kind == REQUEST_MIRROR)
     }
 
-    /// Whether a RouteOption gives the rule a mirror.
-    pub(super) fn has_shadowing(&self) -> bool {
-        self.shadowing(&mut Vec::new()).is_some()
+    /// Whether a RouteOption gives the rule a mirror, or might if it was there.
+    pub(super) fn asks_for_shadowing(&self) -> bool {
+        let mut findings = Vec::new();
+        self.shadowing(&mut findings).is_some() || !findings.is_empty()
     }
 
     /// Its mirrors, as far as they can be resolved; the others are findings.

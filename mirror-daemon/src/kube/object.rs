@@ -84,5 +84,5 @@ pub(crate) fn is_label(text: &str) -> bool {
 
 /// DNS labels with dots between: the names of most objects.
 pub(crate) fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(|label| is_label(label))
+    text.len() <= 253 && text.split('.').all(is_label)
 }

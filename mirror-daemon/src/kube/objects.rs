@@ -51,8 +51,8 @@ impl Objects {
             let (name, object) = match read(value) {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
-                Err((_, finding)) => {
-                    findings.push(finding);
+                Err(refused) => {
+                    findings.push(refused.finding);
                     continue;
                 }
             };
@@ -78,11 +78,11 @@ impl Objects {
         match read(value) {
             Ok(Some((name, object))) => self.put(name, object),
             Ok(None) => Ok(()),
-            Err((name, finding)) => {
-                if let Some(name) = name {
-                    self.remove(&name);
+            Err(refused) => {
+                if let Some(name) = &refused.name {
+                    self.remove(name);
                 }
-                Err(finding)
+                Err(refused.finding)
             }
         }
     }
@@ -176,13 +176,22 @@ fn unfold(mut document: Value, depth: usize) -> Vec<Value> {
     named.flat_map(|member| unfold(member, depth)).collect()
 }
 
-/// Reads an object; `None`: it is of no use here. With a fault comes the object's name, where it has one.
-fn read(mut value: Value) -> Result<Option<(ObjectRef, Object)>, (Option<ObjectRef>, Finding)> {
+/// An object and its name.
+type Named = (ObjectRef, Object);
+
+/// An object that can't be read, and its name where that can.
+struct Refused {
+    name: Option<ObjectRef>,
+    finding: Finding,
+}
+
+/// Reads an object; `None`: it is of no use here.
+fn read(mut value: Value) -> Result<Option<Named>, Box<Refused>> {
     let Some((kind, version)) = kind_of(&value) else { return Ok(None) };
     drop_nulls(&mut value);
     let name = match name_of(kind, &value) {
         Ok(name) => name,
-        Err(finding) => return Err((None, finding)),
+        Err(finding) => return Err(Box::new(Refused { name: None, finding })),
     };
     let found = if kind.versions().contains(&version.as_str()) {
         object(kind, &name, value)
@@ -193,7 +202,7 @@ fn read(mut value: Value) -> Result<Option<(ObjectRef, Object)>, (Option<ObjectR
     };
     match found {
         Ok(object) => Ok(Some((name, object))),
-        Err(finding) => Err((Some(name), finding)),
+        Err(finding) => Err(Box::new(Refused { name: Some(name), finding })),
     }
 }
 

@@ -105,7 +105,7 @@ impl Resolved {
         };
         let rules: Vec<RuleOf<'_>> =
             rules.iter().enumerate().map(|(index, rule)| rule_of(index, rule)).collect();
-        let has_mirror = rules.iter().any(|rule| rule.has_request_mirror() || rule.has_shadowing());
+        let has_mirror = rules.iter().any(|rule| rule.has_request_mirror() || rule.asks_for_shadowing());
         // Others' routes that mirror nothing are not worth a word.
         let mut silent = Vec::new();
         let findings = if has_mirror { &mut self.findings } else { &mut silent };

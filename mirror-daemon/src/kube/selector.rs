@@ -181,10 +181,8 @@ fn requirement(text: &str) -> Result<Requirement, SelectorFault> {
     if let Some((front, values)) = text.split_once('(') {
         let unread = || SelectorFault::Requirement(text.to_owned());
         let values = values.strip_suffix(')').ok_or_else(unread)?;
-        let mut values: Vec<String> = values.split(',').map(|value| value.trim().to_owned()).collect();
-        if values.iter().all(String::is_empty) {
-            values.clear();
-        }
+        // `()` stands for the empty value alone.
+        let values: Vec<String> = values.split(',').map(|value| value.trim().to_owned()).collect();
         let mut words = front.split_whitespace();
         return match (words.next(), words.next(), words.next()) {
             (Some(key), Some("in"), None) => Ok(of(key, Operator::In(values))),
@@ -225,7 +223,8 @@ mod tests {
 
     #[test]
     fn text_form_selects_as_kubectl_does() {
-        let cases: [(&str, &[(&str, &str)], bool); 18] = [
+        type Case = (&'static str, &'static [(&'static str, &'static str)], bool);
+        let cases: [Case; 19] = [
             ("", &[], true),
             ("a=b", &[("a", "b")], true),
             ("a=b", &[("a", "c")], false),
@@ -236,6 +235,7 @@ mod tests {
             ("a!=b", &[("a", "b")], false),
             ("c in (d,e)", &[("c", "e")], true),
             ("c in (d, e)", &[("c", "f")], false),
+            ("c in ()", &[("c", "")], true),
             ("c notin (d,e)", &[("c", "e")], false),
             ("c notin (d,e)", &[], true),
             ("f", &[("f", "")], true),
@@ -261,7 +261,6 @@ mod tests {
             "a in (b",
             "a in b)",
             "a within (b)",
-            "a in ()",
             "a b",
             "=b",
             "a=b=c",

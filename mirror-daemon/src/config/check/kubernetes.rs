@@ -129,7 +129,7 @@ fn expression(section: Section<'_>) -> Option<Requirement> {
         section.required("key", "the label, e.g. key = \"app\"").and_then(Node::text).map(str::to_owned);
     let operator = section.required("operator", "operator = \"In\"");
     let values = section.node("values");
-    let has_values = values.as_ref().map(Node::clone);
+    let has_values = values.clone();
     let texts = |node: Node<'_>| {
         if node.as_text().is_none() {
             node.wrong_type("a label's value in quotes");
