@@ -28,6 +28,7 @@ const ANSWER: &[u8] =
 
 struct Case {
     name: &'static str,
+    form: HeadForm,
     body_bytes: usize,
     /// Offered each tick; 0: as many as the shadow takes.
     per_tick: usize,
@@ -36,16 +37,45 @@ struct Case {
 
 fn main() -> Result<()> {
     let cases = [
-        Case { name: "GET, 500/s", body_bytes: 0, per_tick: 1, requests: 1_500 },
-        Case { name: "GET, 2000/s", body_bytes: 0, per_tick: 4, requests: 6_000 },
-        Case { name: "GET, 8000/s", body_bytes: 0, per_tick: 16, requests: 24_000 },
-        Case { name: "GET, all it can", body_bytes: 0, per_tick: 0, requests: 100_000 },
-        Case { name: "POST 64 KiB, 1000/s", body_bytes: 64 * 1024, per_tick: 2, requests: 3_000 },
+        Case { form: HeadForm::Http1, name: "GET, 500/s", body_bytes: 0, per_tick: 1, requests: 1_500 },
+        Case { form: HeadForm::Http1, name: "GET, 2000/s", body_bytes: 0, per_tick: 4, requests: 6_000 },
+        Case { form: HeadForm::Http1, name: "GET, 8000/s", body_bytes: 0, per_tick: 16, requests: 24_000 },
+        Case {
+            form: HeadForm::Http1,
+            name: "GET, all it can",
+            body_bytes: 0,
+            per_tick: 0,
+            requests: 100_000,
+        },
+        Case {
+            form: HeadForm::Http1,
+            name: "POST 64 KiB, 1000/s",
+            body_bytes: 64 * 1024,
+            per_tick: 2,
+            requests: 3_000,
+        },
+        Case { form: HeadForm::Http2, name: "h2 GET, 2000/s", body_bytes: 0, per_tick: 4, requests: 6_000 },
+        Case { form: HeadForm::Http2, name: "h2 GET, 8000/s", body_bytes: 0, per_tick: 16, requests: 24_000 },
+        Case {
+            form: HeadForm::Http2,
+            name: "h2 GET, all it can",
+            body_bytes: 0,
+            per_tick: 0,
+            requests: 100_000,
+        },
+        Case {
+            form: HeadForm::Http2,
+            name: "h2 POST 64 KiB, 1000/s",
+            body_bytes: 64 * 1024,
+            per_tick: 2,
+            requests: 3_000,
+        },
     ];
-    let address = shadow()?;
+    let (http1, http2) = (shadow(serve)?, shadow(serve_h2)?);
     let (replay, stop) = runtime()?;
     println!("{:<22} {:>12} {:>12} {:>12} {:>8}", "case", "replay us", "offer us", "requests/s", "conns");
     for case in &cases {
+        let address = if case.form == HeadForm::Http1 { http1 } else { http2 };
         run(case, address, &replay)?;
     }
     drop(stop);
@@ -64,7 +94,7 @@ fn run(case: &Case, address: SocketAddr, replay: &Handle) -> Result<()> {
             if case.per_tick == 0 { 512_u64.saturating_sub(ledger.open()) } else { case.per_tick as u64 };
         for _ in 0..batch {
             ledger.owed.increment();
-            handle.offer(ShadowId(0), request(case.body_bytes));
+            handle.offer(ShadowId(0), request(case.form, case.body_bytes));
         }
         handle.flush();
         offered += batch;
@@ -88,17 +118,23 @@ fn run(case: &Case, address: SocketAddr, replay: &Handle) -> Result<()> {
     Ok(())
 }
 
-fn request(body_bytes: usize) -> ShadowRequest {
-    let fields =
-        "User-Agent: wrk\r\nAccept: */*\r\nX-Request-Id: 0123456789abcdef\r\nX-Mirrored-By: bench\r\n";
+fn request(form: HeadForm, body_bytes: usize) -> ShadowRequest {
     let (method, length, framing) = match body_bytes {
         0 => ("GET", String::new(), Framing::None),
-        some => ("POST", format!("Content-Length: {some}\r\n"), Framing::Length(some as u64)),
+        some => ("POST", format!("content-length: {some}\r\n"), Framing::Length(some as u64)),
     };
-    let wire =
-        format!("{method} /some/path?q=1 HTTP/1.1\r\nHost: example.test-shadow\r\n{fields}{length}\r\n");
+    let fields = format!(
+        "user-agent: wrk\r\naccept: */*\r\nx-request-id: 0123456789abcdef\r\nx-mirrored-by: bench\r\n{length}"
+    );
+    let (authority, path) = ("example.test-shadow", "/some/path?q=1");
+    let wire = match form {
+        HeadForm::Http1 => format!("{method} {path} HTTP/1.1\r\nhost: {authority}\r\n{fields}\r\n"),
+        HeadForm::Http2 => format!(
+            ":method: {method}\r\n:scheme: http\r\n:authority: {authority}\r\n:path: {path}\r\n{fields}"
+        ),
+    };
     let method = MethodTraits { is_safe: body_bytes == 0, is_head: false };
-    let head = ShadowHead { wire: wire.into(), form: HeadForm::Http1, framing, method };
+    let head = ShadowHead { wire: wire.into(), form, framing, method };
     let body = ShadowBody::Buffered { bytes: vec![b'x'; body_bytes].into(), trailers: Bytes::new() };
     ShadowRequest { head, body, original: None }
 }
@@ -141,7 +177,10 @@ fn runtime() -> Result<(Handle, tokio::sync::oneshot::Sender<()>)> {
     Ok((handle, stop_tx))
 }
 
-fn shadow() -> Result<SocketAddr> {
+fn shadow<R>(serve: fn(TcpStream) -> R) -> Result<SocketAddr>
+where
+    R: Future<Output = ()> + Send + 'static,
+{
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -150,6 +189,7 @@ fn shadow() -> Result<SocketAddr> {
         runtime.block_on(async {
             let listener = TcpListener::from_std(listener).expect("a listener");
             while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
                 tokio::spawn(serve(stream));
             }
         });
@@ -157,9 +197,24 @@ fn shadow() -> Result<SocketAddr> {
     Ok(address)
 }
 
+async fn serve_h2(stream: TcpStream) {
+    let mut builder = h2::server::Builder::new();
+    builder.initial_window_size(1024 * 1024).initial_connection_window_size(16 * 1024 * 1024);
+    let Ok(mut server) = builder.handshake::<_, Bytes>(stream).await else { return };
+    while let Some(Ok((mut request, mut respond))) = server.accept().await {
+        tokio::spawn(async move {
+            while let Some(Ok(bytes)) = request.body_mut().data().await {
+                let _ = request.body_mut().flow_control().release_capacity(bytes.len());
+            }
+            if let Ok(mut answer) = respond.send_response(http::Response::new(()), false) {
+                let _ = answer.send_data(Bytes::from_static(b"ok"), true);
+            }
+        });
+    }
+}
+
 /// Knows no more HTTP than it needs: each request says by its first byte how long it is.
 async fn serve(mut stream: TcpStream) {
-    let _ = stream.set_nodelay(true);
     let (get_bytes, post_bytes) = (whole_bytes(0), whole_bytes(64 * 1024));
     let mut buffer = vec![0; 256 * 1024];
     let mut have = 0;
@@ -179,7 +234,7 @@ async fn serve(mut stream: TcpStream) {
 }
 
 fn whole_bytes(body_bytes: usize) -> usize {
-    request(body_bytes).head.wire.len() + body_bytes
+    request(HeadForm::Http1, body_bytes).head.wire.len() + body_bytes
 }
 
 fn cpu() -> Duration {

@@ -13,8 +13,9 @@ mod start;
 mod stats;
 mod tap;
 
-use crate::cli::{CheckArgs, Command, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ExplainArgs, RunArgs};
+use crate::cli::{CheckArgs, Command, DoctorArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ExplainArgs, RunArgs};
 use crate::config::Config;
+use crate::doctor::{Facts, Report};
 use crate::explain::{self, Question};
 use anyhow::{Context, anyhow};
 use source::Source;
@@ -50,6 +51,7 @@ pub fn main(command: Command) -> ExitCode {
         Command::Explain(args) => explain(&args),
         Command::Import(args) => import::run(&args),
         Command::Tap(args) => tap::run(&args),
+        Command::Doctor(args) => doctor(&args),
     };
     let (error, code) = match done {
         Ok(()) => return ExitCode::from(EXIT_OK),
@@ -109,6 +111,18 @@ fn explain(args: &ExplainArgs) -> Result<(), Failure> {
 /// Reads and checks a configuration file.
 fn load(path: &Path) -> Result<Config, Failure> {
     Source { file: Some(path.to_owned()), manifests: None }.load().map_err(Failure::Usage)
+}
+
+fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
+    let report = Report::of(&Facts::read());
+    match args.json {
+        true => print_json(&report)?,
+        false => print(&report.to_string())?,
+    }
+    match report.is_bad() {
+        true => Err(Failure::usage(anyhow!("something stands in the way of mirroring on this node"))),
+        false => Ok(()),
+    }
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -71,6 +71,21 @@ Exit codes:
   2  it has faults, or can't be read
 ";
 
+const DOCTOR_HELP: &str = "\
+It loads the kernel programs' maps for a moment and attaches nothing.
+
+Examples:
+  On a node, or in the daemon's own container with its capabilities:
+    mirror-daemon doctor
+
+  In a script:
+    mirror-daemon doctor --json
+
+Exit codes:
+  0  mirroring would work, perhaps not in every mode
+  2  something stands in the way; it is marked BAD
+";
+
 const EXPLAIN_HELP: &str = "\
 Examples:
   Which rule takes this request, and what would each shadow get as host?
@@ -159,6 +174,8 @@ pub enum Command {
     Import(ImportArgs),
     /// Print the requests seen, and send nothing
     Tap(TapArgs),
+    /// Say what would work on this node, and what to change
+    Doctor(DoctorArgs),
 }
 
 /// `run`
@@ -187,6 +204,15 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Write the faults as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `doctor`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = DOCTOR_HELP)]
+pub struct DoctorArgs {
+    /// Write the findings as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -335,7 +361,7 @@ mod tests {
         let mut examples = 0;
         let mut all = Cli::command();
         let commands: Vec<_> = all.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-        assert_eq!(commands, ["run", "check", "explain", "import", "tap"]);
+        assert_eq!(commands, ["run", "check", "explain", "import", "tap", "doctor"]);
         let mut pages = vec![all.render_long_help().to_string()];
         for name in &commands {
             pages.push(all.find_subcommand_mut(name).unwrap().render_long_help().to_string());

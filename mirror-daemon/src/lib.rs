@@ -28,6 +28,7 @@ pub mod app;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod drain;
 pub mod explain;
 pub mod pipeline;

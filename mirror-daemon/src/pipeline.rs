@@ -139,6 +139,7 @@ impl<O: Outlet> Pipeline<O> {
         let requests = &mut self.requests;
         self.flows
             .handle_timeout(now, &mut |key, connection, event| requests.handle_flow(key, connection, &event));
+        self.forget_ignored();
         while let Some(key) = self.requests.next_due(now) {
             if let Some(connection) = self.flows.state_mut(&key) {
                 self.requests.handle_http_timeout(&key, connection, now);
@@ -154,8 +155,10 @@ impl<O: Outlet> Pipeline<O> {
     }
 
     fn forget_ignored(&mut self) {
-        if let Some(key) = self.requests.ignored.take() {
-            self.flows.ignore(&key);
+        while let Some(key) = self.requests.ignored.pop() {
+            if let Some(connection) = self.flows.ignore(&key) {
+                self.requests.forget_connection(connection);
+            }
             self.requests.outlet.ignore(&key);
         }
     }

@@ -12,6 +12,9 @@
 //!                          rate, seats
 //! ```
 //!
+//! - A head's form decides over which lane it goes: HTTP/1 connections carry one request at a time, as drawn;
+//!   those of HTTP/2 carry many, each on its stream (`h2`). Both lanes share the shadow's bounds on what waits
+//!   and on what is in flight, its rate, its breaker, its connections and its books.
 //! - A request costs no task and no wake-up of its own: a connection that has read its answer takes the next
 //!   request at once; idle ones are woken last in, first out, one for each request that has no taker yet.
 //! - Each shadow has its own queue, limits and connections: a slow one cannot hold up another.
@@ -45,10 +48,10 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use crate::telemetry::snapshot::{BreakerState, ShadowStatus};
 pub use body::{BodyAbort, BodyPiece, BodyReader, BodyWriter, body_channel};
-pub use breaker::BreakerState;
-pub use cancel::{Canceller, Original, original};
-pub use replayer::{ReplayHandle, Replayer, ShadowStatus};
+pub use cancel::{Canceller, Original, OriginalEnd, original};
+pub use replayer::{ReplayHandle, Replayer};
 pub use tls::{TlsError, check_tls};
 
 use crate::rewrite::ShadowHead;
@@ -61,8 +64,8 @@ pub struct ShadowRequest {
     pub head: ShadowHead,
     /// Its body.
     pub body: ShadowBody,
-    /// Tells when the original is cancelled although the request itself was whole, as the client wants no more
-    /// of its answer (HTTP/2, streaming calls).
+    /// Of calls (HTTP/2), whose answers may go on for hours: tells when the original is answered, or cancelled
+    /// although the request itself was whole.
     pub original: Option<Original>,
 }
 

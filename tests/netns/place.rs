@@ -16,14 +16,6 @@ pub(crate) fn may_test_kernel() -> bool {
     mirror_tests::privilege::root_or_skip("a test on the real kernel")
 }
 
-/// Whether this kernel is 6.6 or later, and so attaches by TCX where nothing else is said.
-pub(crate) fn kernel_has_tcx() -> bool {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers =
-        release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 6)
-}
-
 /// Two namespaces, joined by a veth pair `eth0` - `eth0`.
 pub(crate) struct Place {
     gateway: String,

@@ -1,5 +1,6 @@
 //! The real binary behind capture files: what `tap` prints, and what `run` sends to a shadow.
 
+use crate::http2::{call, data, message, preface};
 use crate::world::{joined, opened};
 use mirror_tests::daemon::binary;
 use mirror_tests::netns::Netns;
@@ -19,12 +20,13 @@ const GET: &[u8] = b"GET /a?b=c HTTP/1.1\r\nHost: shadowing.example\r\nX-Odd:  k
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// The capture files in `tests/golden`, each with the listing that `tap --json` makes of it.
-const GOLDEN: [(&str, Write); 5] = [
+const GOLDEN: [(&str, Write); 6] = [
     ("keep_alive", keep_alive),
     ("pipelined_and_chunked", pipelined_and_chunked),
     ("joined_in_upload", joined_in_upload),
     ("hole_in_body", hole_in_body),
     ("refused", refused),
+    ("grpc_calls", grpc_calls),
 ];
 
 fn keep_alive(pcap: &mut Pcap) {
@@ -103,6 +105,26 @@ fn refused(pcap: &mut Pcap) {
         &[],
     )
     .unwrap();
+}
+
+/// Two calls at once, one of them cut off within a message, and one whose body is no gRPC.
+fn grpc_calls(pcap: &mut Pcap) {
+    let mut talk = opened(pcap);
+    let body = [message(0, b"abc"), message(1, &[b'x'; 300]), message(0, b"")].concat();
+    let bytes = [
+        preface(),
+        call(1, "/shop.Cart/Add"),
+        call(3, "/shop.Cart/Watch"),
+        data(1, &body[..100], false),
+        data(3, &message(0, b"half")[..7], false),
+        data(1, &body[100..], true),
+        call(5, "/shop.Cart/Add"),
+        data(5, b"{}", true),
+    ];
+    for segment in bytes.concat().chunks(90) {
+        talk.request(pcap, segment).unwrap();
+    }
+    talk.close(pcap).unwrap();
 }
 
 fn golden(name: &str, extension: &str) -> PathBuf {

@@ -11,6 +11,10 @@
 
 mod binary;
 mod cases;
+mod http2;
+mod http2_model;
+mod http2_properties;
 mod model;
+mod network;
 mod properties;
 mod world;

@@ -1,7 +1,8 @@
 //! Random true connections: whatever the network does to them, only true requests come out, and the books balance.
 
-use crate::model::{Dice, Message, Network, Packet, Turn, packets, turns, write};
-use crate::world::{Outcome, Sent, run};
+use crate::model::{Message, Turn, packets, turns};
+use crate::network::{Dice, Network, client_bytes, joined_at, network, snap};
+use crate::world::{Outcome, observed, sorted, stranger};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 
@@ -32,49 +33,13 @@ hosts = ["shadowing.example"]
   mirror = [{ shadow = "buffered" }, { shadow = "streamed" }, { shadow = "half", percentage = 50, key = "query:id" }]
 "#;
 
-fn observed(packets: &[Packet]) -> Outcome {
-    let outcome = run(CONFIG, |pcap| write(pcap, packets));
-    assert_books_balance(&outcome);
-    outcome
-}
-
-/// What is owed was offered (whole or aborted), sampled out or lost; three mirrors for each matched request.
-fn assert_books_balance(outcome: &Outcome) {
-    let (mut owed, mut closed) = (0, outcome.sent.len() as u64 + outcome.aborted as u64);
-    for (_, books) in outcome.ledger.shadows() {
-        owed += books.owed.value();
-        closed += books.sampled_out.value() + books.shed.total() + books.dropped.total();
-    }
-    assert_eq!(owed, outcome.ledger.matched.value() * 3, "three mirrors a request");
-    assert_eq!(owed, closed, "owed = offered + sampled out + lost");
-    assert_eq!(outcome.held_bytes, 0, "nothing is held after the end");
-}
-
-fn sorted(outcome: &Outcome) -> Vec<Sent> {
-    let mut sent = outcome.sent.clone();
-    sent.sort_by(|a, b| (a.shadow, &a.head, &a.body).cmp(&(b.shadow, &b.head, &b.body)));
-    sent
-}
-
-/// The first of `sent` that is not one of `all`, each of `all` being good for one.
-fn stranger<'a>(sent: &'a [Sent], all: &[Sent]) -> Option<&'a Sent> {
-    let mut left: Vec<_> = all.iter().collect();
-    sent.iter().find(|found| match left.iter().position(|one| one == found) {
-        Some(index) => {
-            left.swap_remove(index);
-            false
-        }
-        None => true,
-    })
-}
-
 fn flat(turns: &[Turn]) -> Vec<&Message> {
     turns.iter().flatten().collect()
 }
 
 /// What a capture without any accident gives: every request, once for each mirror that is due.
 fn truth(turns: &[Turn]) -> Outcome {
-    let outcome = observed(&packets(turns, Network::PLAIN, Dice(0)));
+    let outcome = observed(CONFIG, &packets(turns, Network::PLAIN, Dice(0)));
     let messages = flat(turns);
     assert_eq!(outcome.ledger.matched.value(), messages.len() as u64);
     assert_eq!(outcome.ledger.seen(), messages.len() as u64);
@@ -93,41 +58,16 @@ fn truth(turns: &[Turn]) -> Outcome {
     outcome
 }
 
-fn network() -> impl Strategy<Value = Network> {
-    let cut = prop_oneof![1 => 1_usize..20, 2 => 20_usize..400, 1 => 400_usize..3000];
-    (proptest::option::of(cut), any::<bool>())
-        .prop_map(|(cut_bytes, is_rough)| Network { cut_bytes, is_rough })
-}
-
-/// Takes away what was captured before `bytes` of the client's stream had passed.
-fn joined_at(packets: &mut Vec<Packet>, bytes: usize) {
-    let mut passed = 0;
-    let mut at = 0;
-    while let Some(packet) = packets.get(at) {
-        let payload = if packet.from_client { packet.payload.len() } else { 0 };
-        if passed + payload > bytes {
-            break;
-        }
-        passed += payload;
-        at += 1;
-    }
-    packets.drain(..at);
-    // A capture begins with a packet; that one begins anywhere only for a segment that was cut (GRO).
-    if let Some(first) = packets.first_mut().filter(|first| first.from_client) {
-        let cut = bytes.saturating_sub(passed);
-        first.payload.drain(..cut);
-        first.seq = first.seq.wrapping_add(cut as u32);
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_segmentation_reordering_repetition_and_overlap_gives_the_same_requests(
-        turns in turns(), network in network(), seed in any::<u64>()
+        turns in turns(), network in network(), seed in any::<u64>(), snap in snap()
     ) {
-        let outcome = observed(&packets(&turns, network, Dice(seed)));
+        let mut packets = packets(&turns, network, Dice(seed));
+        snap.apply(&mut packets);
+        let outcome = observed(CONFIG, &packets);
         prop_assert_eq!(sorted(&outcome), sorted(&truth(&turns)));
         prop_assert_eq!(outcome.ledger.dropped.total(), 0);
         prop_assert_eq!(outcome.aborted, 0);
@@ -135,12 +75,14 @@ proptest! {
 
     #[test]
     fn joining_at_any_byte_gives_only_true_requests(
-        turns in turns(), network in network(), seed in any::<u64>(), at in any::<proptest::sample::Index>()
+        turns in turns(), network in network(), seed in any::<u64>(), snap in snap(),
+        at in any::<proptest::sample::Index>()
     ) {
         let mut packets = packets(&turns, network, Dice(seed));
-        let bytes: usize = packets.iter().filter(|packet| packet.from_client).map(|packet| packet.payload.len()).sum();
+        snap.apply(&mut packets);
+        let bytes = client_bytes(&packets);
         joined_at(&mut packets, at.index(bytes.max(1)));
-        let outcome = observed(&packets);
+        let outcome = observed(CONFIG, &packets);
         let truth = truth(&turns);
         prop_assert_eq!(stranger(&outcome.sent, &truth.sent), None);
         prop_assert!(outcome.ledger.matched.value() <= truth.ledger.matched.value());
@@ -148,31 +90,34 @@ proptest! {
 
     #[test]
     fn lost_records_give_only_whole_true_requests(
-        turns in turns(), network in network(), seed in any::<u64>(), one_in in 2_usize..60
+        turns in turns(), network in network(), seed in any::<u64>(), snap in snap(), one_in in 2_usize..60
     ) {
         let mut packets = packets(&turns, network, Dice(seed));
+        snap.apply(&mut packets);
         let mut dice = Dice(!seed);
         packets.retain(|_| !dice.one_in(one_in));
-        let outcome = observed(&packets);
+        let outcome = observed(CONFIG, &packets);
         prop_assert_eq!(stranger(&outcome.sent, &truth(&turns).sent), None);
     }
 
     #[test]
     fn records_lost_after_a_join_give_only_whole_true_requests(
-        turns in turns(), network in network(), seed in any::<u64>(), skipped in 1_usize..20, one_in in 5_usize..60
+        turns in turns(), network in network(), seed in any::<u64>(), snap in snap(),
+        skipped in 1_usize..20, one_in in 5_usize..60
     ) {
         let mut packets = packets(&turns, network, Dice(seed));
+        snap.apply(&mut packets);
         packets.drain(..skipped.min(packets.len()));
         let mut dice = Dice(!seed);
         packets.retain(|_| !dice.one_in(one_in));
-        let outcome = observed(&packets);
+        let outcome = observed(CONFIG, &packets);
         prop_assert_eq!(stranger(&outcome.sent, &truth(&turns).sent), None);
     }
 
     #[test]
     fn same_packets_give_the_same_outcome(turns in turns(), network in network(), seed in any::<u64>()) {
         let packets = packets(&turns, network, Dice(seed));
-        prop_assert_eq!(observed(&packets).sent, observed(&packets).sent);
+        prop_assert_eq!(observed(CONFIG, &packets).sent, observed(CONFIG, &packets).sent);
     }
 }
 
@@ -190,7 +135,7 @@ fn most_requests_of_a_joined_connection_are_mirrored() {
         let network = Network { cut_bytes: Some(1000), is_rough: false };
         let mut packets = packets(&turns, network, Dice(seed));
         joined_at(&mut packets, 100);
-        sent += observed(&packets).ledger.matched.value();
+        sent += observed(CONFIG, &packets).ledger.matched.value();
         all += flat(&turns).len() as u64;
     }
     assert!(sent * 10 > all * 7, "{sent} of {all}");

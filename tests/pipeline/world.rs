@@ -1,5 +1,6 @@
 //! A pipeline behind a capture file, with an outlet that only remembers.
 
+use crate::network::{Packet, write};
 use mirror_daemon::capture::pcap::PcapSource;
 use mirror_daemon::config::Config;
 use mirror_daemon::flow::HashSeed;
@@ -46,6 +47,44 @@ pub(crate) fn run(config: &str, write: impl FnOnce(&mut PcapWriter<Vec<u8>>)) ->
     let (offered, ignored_flows) = (memory.offered(), memory.ignored.len());
     let sent = memory.into_whole();
     Outcome { aborted: offered - sent.len(), ignored_flows, held_bytes, sent, ledger }
+}
+
+/// What `config`, whose every rule has three mirrors, makes of `packets`.
+pub(crate) fn observed(config: &str, packets: &[Packet]) -> Outcome {
+    let outcome = run(config, |pcap| write(pcap, packets));
+    assert_books_balance(&outcome);
+    outcome
+}
+
+/// What is owed was offered (whole or aborted), sampled out or lost; three mirrors for each matched request.
+fn assert_books_balance(outcome: &Outcome) {
+    let (mut owed, mut closed) = (0, outcome.sent.len() as u64 + outcome.aborted as u64);
+    for (_, books) in outcome.ledger.shadows() {
+        owed += books.owed.value();
+        closed += books.sampled_out.value() + books.shed.total() + books.dropped.total();
+    }
+    assert_eq!(owed, outcome.ledger.matched.value() * 3, "three mirrors a request");
+    assert_eq!(owed, closed, "owed = offered + sampled out + lost");
+    assert_eq!(outcome.held_bytes, 0, "nothing is held after the end");
+}
+
+/// What was sent, in an order that does not depend on when.
+pub(crate) fn sorted(outcome: &Outcome) -> Vec<Sent> {
+    let mut sent = outcome.sent.clone();
+    sent.sort_by(|a, b| (a.shadow, &a.head, &a.body).cmp(&(b.shadow, &b.head, &b.body)));
+    sent
+}
+
+/// The first of `sent` that is not one of `all`, each of `all` being good for one.
+pub(crate) fn stranger<'a>(sent: &'a [Sent], all: &[Sent]) -> Option<&'a Sent> {
+    let mut left: Vec<_> = all.iter().collect();
+    sent.iter().find(|found| match left.iter().position(|one| one == found) {
+        Some(index) => {
+            left.swap_remove(index);
+            false
+        }
+        None => true,
+    })
 }
 
 /// A connection between two fixed addresses, opened.

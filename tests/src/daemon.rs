@@ -25,8 +25,8 @@ pub const BINARY: &str = "MIRROR_DAEMON";
 /// second pass. It becomes `capture.attach` where a test does not say otherwise.
 pub const TC_MODE: &str = "MIRROR_TC_MODE";
 
-/// How long the daemon may take to attach and be ready.
-const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long the daemon may take to attach and be ready: an emulated machine is slow.
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// How often its memory is looked at.
 const MEMORY_LOOK: Duration = Duration::from_millis(50);

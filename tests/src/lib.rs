@@ -22,6 +22,7 @@ pub mod cleanup;
 pub mod client;
 pub mod daemon;
 pub mod envoy;
+pub mod fuzz;
 pub mod grpc;
 pub mod h2tools;
 pub mod haproxy;

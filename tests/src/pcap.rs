@@ -55,6 +55,23 @@ impl<W: Write> PcapWriter<W> {
         flags: u8,
         payload: &[u8],
     ) -> io::Result<()> {
+        self.snapped_packet(ends, numbers, flags, (payload, payload.len()))
+    }
+
+    /// Appends one TCP packet, of whose payload only so many bytes were captured.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    ///
+    /// # Panics
+    /// As [`packet`](Self::packet), and when more was captured than there is.
+    pub fn snapped_packet(
+        &mut self,
+        ends: (SocketAddr, SocketAddr),
+        numbers: (u32, u32),
+        flags: u8,
+        (payload, captured_bytes): (&[u8], usize),
+    ) -> io::Result<()> {
         assert!(payload.len() <= 60_000, "a test packet holds at most 60,000 bytes, not {}", payload.len());
         let mut tcp = Vec::new();
         tcp.extend(ends.0.port().to_be_bytes());
@@ -74,10 +91,11 @@ impl<W: Write> PcapWriter<W> {
         };
         self.now_ns = self.now_ns.saturating_add(1_000);
         let (seconds, nanoseconds) = (self.now_ns / 1_000_000_000, self.now_ns % 1_000_000_000);
-        for word in [seconds as u32, nanoseconds as u32, frame.len() as u32, frame.len() as u32] {
+        let captured = &frame[..frame.len() - (payload.len() - captured_bytes)];
+        for word in [seconds as u32, nanoseconds as u32, captured.len() as u32, frame.len() as u32] {
             self.out.write_all(&word.to_le_bytes())?;
         }
-        self.out.write_all(&frame)
+        self.out.write_all(captured)
     }
 
     /// The file so far.

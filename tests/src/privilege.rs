@@ -33,6 +33,26 @@ pub fn root_or_skip(test: &str) -> bool {
     }
 }
 
+/// Whether this kernel is 6.6 or later, and so attaches by TCX where nothing else is said.
+#[must_use]
+pub fn kernel_has_tcx() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 6)
+}
+
+/// [`root_or_skip`] for a test of TCX itself, which older kernels need not pass: it is skipped there, also where
+/// nothing else may be.
+#[must_use]
+pub fn tcx_or_skip(test: &str) -> bool {
+    if !kernel_has_tcx() {
+        eprintln!("skipped {test}: this kernel has no TCX, which came with 6.6");
+        return false;
+    }
+    root_or_skip(test)
+}
+
 /// Says that a test is skipped, and why. Always false.
 ///
 /// # Panics

@@ -11,6 +11,7 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 
 use crate::daemon::TC_MODE;
 use crate::netns::Netns;
+use crate::privilege::kernel_has_tcx;
 
 const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/weather");
 
@@ -61,10 +62,13 @@ impl Weather {
         let program: &mut SchedClassifier = ebpf.program_mut("weather").context("no program")?.try_into()?;
         program.load()?;
         let is_clsact = std::env::var(TC_MODE).is_ok_and(|mode| mode == "clsact");
-        // TCX programs run before all filters.
+        // TCX programs run before all filters; of filters without a priority, the one that came last.
         let options = match side {
-            Side::BeforeCapture => TcAttachOptions::TcxOrder(LinkOrder::first()),
-            Side::AfterCapture if !is_clsact => TcAttachOptions::TcxOrder(LinkOrder::last()),
+            Side::BeforeCapture if kernel_has_tcx() => TcAttachOptions::TcxOrder(LinkOrder::first()),
+            Side::BeforeCapture => TcAttachOptions::Netlink(NlOptions::default()),
+            Side::AfterCapture if !is_clsact && kernel_has_tcx() => {
+                TcAttachOptions::TcxOrder(LinkOrder::last())
+            }
             Side::AfterCapture => {
                 TcAttachOptions::Netlink(NlOptions { priority: LAST_PRIORITY, ..NlOptions::default() })
             }

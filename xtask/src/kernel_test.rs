@@ -17,14 +17,14 @@ use crate::{ebpf, run};
 /// What the guest says last, in front of the exit code.
 pub(crate) const VERDICT: &str = "guest exit code:";
 
-/// In seconds. Emulated, everything together takes three to five minutes on two busy cores.
+/// In seconds. Emulated, everything together takes five to eight minutes on two busy cores.
 const LONGEST_RUN: &str = "1200";
 
 /// What to test.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Only tests whose name contains one of these.
-    #[arg(default_values_t = ["capture::", "changes::", "packets::"].map(str::to_owned))]
+    #[arg(default_values_t = ["capture::", "changes::", "packets::", "remains::"].map(str::to_owned))]
     filters: Vec<String>,
 }
 

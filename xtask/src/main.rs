@@ -7,6 +7,7 @@ mod bench;
 mod ci;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod kernel_test;
 mod run;
 mod setup;
@@ -45,6 +46,8 @@ enum Task {
     Ci,
     /// Measure what mirroring costs.
     Bench(bench::Options),
+    /// Run fuzz targets from the kept inputs on; needs cargo-fuzz. No part of CI.
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -72,5 +75,6 @@ fn perform(task: &Task) -> Result<()> {
         Task::KernelTest(options) => kernel_test::kernel_test(options),
         Task::Ci => ci::ci(),
         Task::Bench(options) => bench::bench(options),
+        Task::Fuzz(options) => fuzz::fuzz(options),
     }
 }

@@ -5,11 +5,9 @@ use super::shard::Generation;
 use crate::admin::Health;
 use crate::capture::PointState;
 use crate::drain::{Phase, Shutdown};
-use crate::replay::{self, Replayer};
+use crate::replay::Replayer;
 use crate::telemetry::Ledger;
-use crate::telemetry::snapshot::{
-    BreakerState, ConfigStatus, LabelledCount, LedgerReading, PointStatus, ShadowStatus, Snapshot, Source,
-};
+use crate::telemetry::snapshot::{ConfigStatus, LabelledCount, LedgerReading, PointStatus, Snapshot, Source};
 use arc_swap::ArcSwap;
 use mirror_common::KernelCounter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,11 +38,15 @@ pub(super) struct ReloadBooks {
 
 impl Sources {
     /// Tries again, from time to time, what could not be attached. Never returns but to be called again.
-    pub(super) async fn keep_attached(&self) {
+    pub(super) async fn keep_attached(self: &Arc<Self>) {
         tokio::time::sleep(KEEP_ATTACHED_EVERY).await;
-        if let Some(attached) = &mut *self.capture.lock().unwrap_or_else(PoisonError::into_inner) {
-            attached.attacher.check();
-        }
+        let sources = Arc::clone(self);
+        let looked = tokio::task::spawn_blocking(move || {
+            if let Some(attached) = &mut *sources.capture.lock().unwrap_or_else(PoisonError::into_inner) {
+                attached.attacher.check();
+            }
+        });
+        let _ = looked.await;
     }
 
     /// Ends the capture threads, which take what is in their rings, then detaches every kernel program. Blocks.
@@ -57,7 +59,7 @@ impl Sources {
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot {
             ledger: LedgerReading::of(&self.ledger),
-            shadows: self.replayer.status().into_iter().map(shadow_status).collect(),
+            shadows: self.replayer.status(),
             config: self.config_status(),
             draining: self.shutdown.phase() != Phase::Running,
             ..Snapshot::default()
@@ -135,19 +137,4 @@ pub(super) fn snapshot_source(sources: &Arc<Sources>) -> Source {
 pub(super) fn health_source(sources: &Arc<Sources>) -> impl Fn() -> Health + Send + Sync + 'static {
     let sources = Arc::clone(sources);
     move || sources.health()
-}
-
-fn shadow_status(status: replay::ShadowStatus) -> ShadowStatus {
-    ShadowStatus {
-        name: status.name,
-        connections: status.open_connections as u64,
-        in_flight: status.in_flight as u64,
-        queued_items: status.queued_items as u64,
-        queued_bytes: status.queued_bytes,
-        breaker: match status.breaker {
-            replay::BreakerState::Closed => BreakerState::Closed,
-            replay::BreakerState::Open => BreakerState::Open,
-            replay::BreakerState::HalfOpen => BreakerState::HalfOpen,
-        },
-    }
 }

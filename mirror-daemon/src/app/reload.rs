@@ -24,8 +24,8 @@ impl Reloader {
         Self { sources, origin }
     }
 
-    /// Reads the file and the manifests again and takes them, or says why not.
-    pub(super) fn reload(&mut self) {
+    /// Reads the file and the manifests again and takes them, or says why not. Blocks.
+    pub(super) fn reload(&self) {
         let outcome = self.take();
         let failed = outcome.is_err();
         let books = &self.sources.reload;

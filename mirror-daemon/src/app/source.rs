@@ -2,8 +2,8 @@
 
 use super::manifests;
 use crate::config::{Config, ConfigFaults};
-use crate::kube::{self, Finding, Resolved};
-use anyhow::Context;
+use crate::kube::{self, Finding, Reason, Resolved};
+use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 
 /// Most findings that one loading logs.
@@ -17,7 +17,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Reads and checks it all. What is wrong with single objects is logged, and no reason to refuse the rest.
+    /// Reads and checks it all. What is wrong with single objects is logged, and no reason to refuse the rest; a
+    /// text that is no manifest is.
     pub(super) fn load(&self) -> anyhow::Result<Config> {
         let text = match &self.file {
             Some(file) => read(file)?,
@@ -28,6 +29,10 @@ impl Source {
         let Some(directory) = &self.manifests else { return Ok(config) };
         let (resolved, findings) = from_manifests(directory, &config)?;
         log(&findings);
+        // Rules that are missing let others take their requests: as with the file, all or nothing.
+        if let Some(finding) = findings.iter().find(|finding| finding.reason == Reason::InvalidManifest) {
+            bail!("{finding}");
+        }
         tracing::info!(directory = %directory.display(), mirrors = resolved.mirror_count(), "rules taken from manifests");
         Ok(with_rules(&text, &name, &resolved, directory)?)
     }
@@ -91,8 +96,13 @@ mod tests {
         assert_eq!(names, ["own", "shadow.httpbin.8000"]);
         assert_eq!(config.rules.route_count(), 2);
 
-        let alone = Source { file: None, manifests: Some(directory) };
+        let alone = Source { file: None, manifests: Some(directory.clone()) };
         assert_eq!(alone.load().unwrap().rules.route_count(), 1);
+
+        fs::write(directory.join("half.yaml"), "a: [").unwrap();
+        let refused = both.load().unwrap_err().to_string();
+        assert!(refused.contains("half.yaml: InvalidManifest"), "{refused}");
+        fs::remove_file(directory.join("half.yaml")).unwrap();
 
         fs::write(&file, "[capture]\nports = [0]").unwrap();
         let faults = both.load().unwrap_err().to_string();

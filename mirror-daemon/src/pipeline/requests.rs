@@ -1,6 +1,6 @@
 //! What becomes of the decoded requests: rules, copies, and the entry of each.
 
-use super::calls::{Calls, is_call};
+use super::calls::{Call, Calls};
 use super::exchange::{Copy, CopyState, Entry, Exchange};
 use super::{Outlet, PipelineCounters, View};
 use crate::config::Leg;
@@ -55,8 +55,8 @@ pub(super) struct Requests<O> {
     /// A request that is streamed from its start may have begun, or may have been released.
     has_calls: bool,
     pub(super) http_options: HttpOptions,
-    /// Flows that are to be forgotten when the segment is done with: their number is at most one.
-    pub(super) ignored: Option<FlowKey>,
+    /// Flows that are to be forgotten when the segment is done with, or the time that passed: nearly always none.
+    pub(super) ignored: Vec<FlowKey>,
     /// When held requests of a flow have waited for long enough. Entries of flows that have gone, or whose
     /// request was released, are found to be stale when they are due.
     pub(super) held: BinaryHeap<Reverse<(Timestamp, FlowKey)>>,
@@ -82,7 +82,7 @@ impl<O: Outlet> Requests<O> {
             outlet,
             counters: PipelineCounters::default(),
             is_unwanted: false,
-            ignored: None,
+            ignored: Vec::new(),
             held: BinaryHeap::new(),
         }
     }
@@ -118,10 +118,25 @@ impl<O: Outlet> Requests<O> {
         if cause == CloseCause::NotGateway {
             self.outlet.ignore(key);
         }
+        // The next flow with this key is another one.
+        self.ignored.retain(|ignored| ignored != key);
         let under_way = std::mem::take(&mut connection.under_way);
         under_way.calls.cancel_all();
-        // The decoder has ended every open request by now; this is the belt to its braces.
-        for exchange in under_way.exchanges {
+        self.forget_exchanges(under_way.exchanges);
+    }
+
+    /// Gives back what a connection holds that is of no interest any more.
+    pub(super) fn forget_connection(&mut self, connection: Connection) {
+        if let Some(http) = &connection.http {
+            self.charge(http.allocated_bytes(), 0);
+        }
+        self.counters.move_http2_flow(connection.synchronisation, None);
+        self.forget_exchanges(connection.under_way.exchanges);
+    }
+
+    /// The decoder has ended every open request by now; this is the belt to its braces.
+    fn forget_exchanges(&mut self, exchanges: Vec<Exchange>) {
+        for exchange in exchanges {
             self.forget(exchange, DropReason::Truncated);
         }
     }
@@ -218,11 +233,10 @@ impl<O: Outlet> Requests<O> {
             }),
             HttpEvent::Released { number } => self.release(exchanges, *number),
             HttpEvent::Complete { number } => {
-                let exchange = exchanges.iter_mut().find(|exchange| exchange.number == *number);
-                let cancellers = exchange.map(Exchange::take_cancellers).unwrap_or_default();
-                calls.add(*number, cancellers);
+                Self::watch(exchanges, calls, *number);
                 self.change(exchanges, *number, Exchange::complete);
             }
+            HttpEvent::Answered { number } => calls.end(*number),
             HttpEvent::Cancelled { number } => calls.cancel(*number),
             HttpEvent::Dropped { number, reason } => {
                 match exchanges.iter().position(|exchange| exchange.number == *number) {
@@ -236,7 +250,7 @@ impl<O: Outlet> Requests<O> {
             }
             HttpEvent::PassOver { reason } => {
                 self.counters.pass_over(*reason);
-                self.ignored = Some(*key);
+                self.ignored.push(*key);
             }
         }
     }
@@ -252,10 +266,8 @@ impl<O: Outlet> Requests<O> {
             self.book(entry);
             exchange.book_mirrors();
         }
-        if is_call(head) {
-            exchange.is_call = true;
-            self.has_calls = true;
-        }
+        exchange.call = Call::of(head);
+        self.has_calls |= exchange.call.is_streamed;
         exchange.start(head.body, &view, &mut self.outlet);
         self.charge(0, exchange.held_bytes());
         // One without a body is offered before anything else happens.
@@ -292,7 +304,7 @@ impl<O: Outlet> Requests<O> {
                 self.counters.without_host = self.counters.without_host.saturating_add(1);
             }
             let state = CopyState::Waiting { head: rewritten.head, trailers: Bytes::new() };
-            copies.push(Copy { id, generation: view.generation, shadow, form, books, state });
+            copies.push(Copy { id, generation: view.generation, shadow, form, books, state, original: None });
         }
         (Entry::Matched, copies, sampled_out)
     }
@@ -332,6 +344,13 @@ impl<O: Outlet> Requests<O> {
         let before = exchange.held_bytes();
         exchange.refuse(DropReason::BufferFull);
         self.charge(before, exchange.held_bytes());
+    }
+
+    /// From its last byte on, the shadows of a call are told how its original goes on.
+    fn watch(exchanges: &mut [Exchange], calls: &mut Calls, number: RequestNumber) {
+        if let Some(exchange) = exchanges.iter_mut().find(|exchange| exchange.number == number) {
+            calls.add(number, exchange.take_cancellers());
+        }
     }
 
     fn release(&mut self, exchanges: &mut Vec<Exchange>, number: RequestNumber) {

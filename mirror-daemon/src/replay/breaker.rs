@@ -12,18 +12,8 @@
 //! Requests that were under way when it opened change nothing any more: only the probe counts then.
 
 use crate::config::BreakerConfig;
+use crate::telemetry::snapshot::BreakerState;
 use tokio::time::Instant;
-
-/// How a breaker stands, for the admin pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BreakerState {
-    /// Requests pass.
-    Closed,
-    /// Requests are shed.
-    Open,
-    /// One request is under way to find out; all others are shed.
-    HalfOpen,
-}
 
 /// What one request, or one attempt to connect, said of the shadow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! What the rest of the daemon sees of the replayer.
 
 use super::ShadowRequest;
-use super::breaker::BreakerState;
 use super::connect::Connector;
 use super::resolve::Resolver;
 use super::shadow::Shadow;
@@ -9,6 +8,7 @@ use super::tls::{TlsClient, TlsError};
 use crate::config::{ShadowConfig, ShadowId};
 use crate::drop_reason::DropReason;
 use crate::telemetry::ShadowLedger;
+use crate::telemetry::snapshot::ShadowStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -47,25 +47,6 @@ pub struct ReplayHandle {
     shadows: Shadows,
     batches: Vec<Vec<ShadowRequest>>,
     is_dirty: bool,
-}
-
-/// How one shadow stands, for the admin pages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShadowStatus {
-    /// Its name.
-    pub name: String,
-    /// Connections that stand, busy or idle.
-    pub open_connections: usize,
-    /// Connections being made.
-    pub connecting: usize,
-    /// Requests that have a connection and no end yet.
-    pub in_flight: usize,
-    /// Requests that wait.
-    pub queued_items: usize,
-    /// Bytes of heads and buffered bodies that wait.
-    pub queued_bytes: u64,
-    /// The circuit breaker.
-    pub breaker: BreakerState,
 }
 
 impl Replayer {

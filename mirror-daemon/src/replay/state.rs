@@ -217,18 +217,12 @@ impl State {
         Some(job)
     }
 
-    /// A request that was in flight waits again, before all others, for another connection.
-    ///
-    /// # Errors
-    /// Nothing is let in any more: to be booked with that reason.
-    pub(super) fn put_back(&mut self, job: Job) -> Result<(), (Job, DropReason)> {
+    /// A request that was in flight waits again, before all others, for another connection. Not for a state that
+    /// is closed.
+    pub(super) fn put_back(&mut self, job: Job) {
         self.handle_free();
-        if let Some(reason) = self.closed {
-            return Err((job, reason));
-        }
         self.queued_bytes = self.queued_bytes.saturating_add(job.cost_bytes);
         self.lane(job.lane()).queue.push_front(job);
-        Ok(())
     }
 
     /// A ready seat sits down.
@@ -352,10 +346,10 @@ impl State {
         let seats = self.http1.seats.len().saturating_add(self.http2.seats.len());
         ShadowStatus {
             name: name.to_owned(),
-            open_connections: seats.saturating_sub(connecting),
-            connecting,
-            in_flight: self.in_flight,
-            queued_items: self.queued_items(),
+            open_connections: seats.saturating_sub(connecting) as u64,
+            connecting: connecting as u64,
+            in_flight: self.in_flight as u64,
+            queued_items: self.queued_items() as u64,
             queued_bytes: self.queued_bytes,
             breaker: self.breaker.state(),
         }

@@ -90,8 +90,8 @@ pub(super) enum Alpn {
 pub(super) struct TlsClient {
     http1: TlsConnector,
     http2: TlsConnector,
-    /// A server without h2 was logged.
-    no_h2_logged: Once,
+    /// A server that refuses what ALPN offers was logged.
+    refusal_logged: Once,
     shadow: String,
     server_name: ServerName<'static>,
     authorities_pem: Option<Vec<u8>>,
@@ -132,7 +132,7 @@ impl TlsClient {
         Ok(Some(Self {
             http1: TlsConnector::from(Arc::new(config)),
             http2: TlsConnector::from(Arc::new(http2)),
-            no_h2_logged: Once::new(),
+            refusal_logged: Once::new(),
             shadow: shadow.name.clone(),
             server_name,
             authorities_pem,
@@ -151,16 +151,31 @@ impl TlsClient {
             Alpn::Http1 => &self.http1,
             Alpn::Http2 => &self.http2,
         };
-        let stream = connector.connect(self.server_name.clone(), stream).await?;
-        let chosen = stream.get_ref().1.alpn_protocol();
-        if alpn == Alpn::Http2 && chosen != Some(H2) {
-            self.no_h2_logged.call_once(|| {
-                tracing::warn!(shadow = %self.shadow, "the shadow's TLS does not choose h2 by ALPN: use http1 for it");
-            });
+        let stream = connector.connect(self.server_name.clone(), stream).await.inspect_err(|error| {
+            if is_no_protocol(error) {
+                self.log_refusal();
+            }
+        })?;
+        if alpn == Alpn::Http2 && stream.get_ref().1.alpn_protocol() != Some(H2) {
+            self.log_refusal();
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the server did not choose h2 by ALPN"));
         }
         Ok(stream)
     }
+
+    /// Once: the requests are counted.
+    fn log_refusal(&self) {
+        let shadow = &self.shadow;
+        self.refusal_logged.call_once(|| {
+            tracing::warn!(%shadow, "the shadow's TLS refuses what ALPN offers; does its `protocol` fit?");
+        });
+    }
+}
+
+/// The server knows ALPN, but not what was offered (RFC 7301, 3.2).
+fn is_no_protocol(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)))
 }
 
 fn server_name(shadow: &ShadowConfig, tls: &TlsConfig) -> Result<ServerName<'static>, TlsError> {

@@ -54,31 +54,33 @@ pub struct PointStatus {
     pub attached: bool,
 }
 
-/// One shadow now.
+/// One shadow now, as `replay` tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShadowStatus {
     /// Its name in the configuration.
     pub name: String,
-    /// Open connections, idle ones included.
-    pub connections: u64,
-    /// Requests that are being written, or wait for their answers.
+    /// Connections that stand, busy or idle.
+    pub open_connections: u64,
+    /// Connections being made.
+    pub connecting: u64,
+    /// Requests that have a connection and no end yet.
     pub in_flight: u64,
     /// Requests that wait for a connection.
     pub queued_items: u64,
-    /// Bytes of these requests.
+    /// Bytes of heads and buffered bodies of these requests.
     pub queued_bytes: u64,
     /// Its circuit breaker.
     pub breaker: BreakerState,
 }
 
-/// State of a circuit breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a circuit breaker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BreakerState {
-    /// Requests go through.
+    /// Requests pass.
     Closed,
     /// Requests are shed.
     Open,
-    /// One request may try.
+    /// One request is under way to find out; all others are shed.
     HalfOpen,
 }
 

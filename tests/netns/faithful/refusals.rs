@@ -52,7 +52,7 @@ impl Desk {
             .in_netns(&self.lab.gateway)
             .spawn()
             .unwrap();
-        let ended = process.wait_for_end(Duration::from_secs(20));
+        let ended = process.wait_for_end(Duration::from_secs(60));
         let said = process.output();
         let code = ended.unwrap_or_else(|_| panic!("it runs:\n{said}")).code();
         assert_eq!(code, Some(2), "{said}");

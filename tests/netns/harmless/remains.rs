@@ -8,7 +8,7 @@ use mirror_tests::client::load::Load;
 use mirror_tests::daemon::Daemon;
 use mirror_tests::netns::Role;
 use mirror_tests::nginx::{Nginx, NginxConfig};
-use mirror_tests::privilege::root_or_skip;
+use mirror_tests::privilege::{root_or_skip, tcx_or_skip};
 use mirror_tests::server::{Behaviour, LogMode};
 use mirror_tests::{bpf, wait};
 use rustix::process::Signal;
@@ -76,7 +76,7 @@ fn stopped_daemon_leaves_nothing_attached() {
 
 #[test]
 fn killed_daemon_leaves_no_tcx_and_no_cgroup_link() {
-    if !root_or_skip("killed_daemon_leaves_no_tcx_and_no_cgroup_link") {
+    if !tcx_or_skip("killed_daemon_leaves_no_tcx_and_no_cgroup_link") {
         return;
     }
     let both = Both::new();

@@ -23,6 +23,9 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Bytes of one request's body that wait within a connection for the socket.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// What the DATA frames that came in one turn may take in memory, 256 bytes each at least: enough for a turn's
+/// worth of frames with one byte.
+const DATA_FRAME_BUDGET_BYTES: usize = 4 * 1024 * 1024;
 /// Streams that we reset and whose late frames we still know how to ignore.
 const MAX_RESET_STREAMS: usize = 128;
 /// How long we do.
@@ -89,6 +92,7 @@ fn builder() -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .data_frame_budget(DATA_FRAME_BUDGET_BYTES)
         .max_concurrent_reset_streams(MAX_RESET_STREAMS)
         .reset_stream_duration(RESET_STREAM_TIME)
         .max_local_error_reset_streams(Some(MAX_STREAM_FAULTS))

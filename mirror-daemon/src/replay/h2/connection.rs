@@ -6,7 +6,7 @@ use super::flood::Allowance;
 use super::head;
 use super::ready::{CONNECTION, Ready};
 use super::seat::SharedSeat;
-use super::settle::settle;
+use super::settle::{Past, settle};
 use super::stream::{Closed, Ending, Stream, Turn};
 use super::ticket::Ticket;
 use super::wire::{Meter, Wire};
@@ -74,8 +74,7 @@ struct Driver {
     allowance: Allowance,
     ready: Arc<Ready>,
     connection_waker: Waker,
-    /// Answers that came whole.
-    answers: u64,
+    past: Past,
     peer: SocketAddr,
     generation: u64,
     is_leaving: bool,
@@ -105,7 +104,7 @@ impl Driver {
             allowance: Allowance::new(now),
             ready,
             connection_waker,
-            answers: 0,
+            past: Past::default(),
             peer: opened.peer,
             generation: opened.generation,
             is_leaving: false,
@@ -266,7 +265,7 @@ impl Driver {
         self.free_slots.push(slot);
         self.queued.retain(|queued| *queued != slot);
         match ending {
-            Ending::Answered => self.answers = self.answers.saturating_add(1),
+            Ending::Answered => self.past.has_answered = true,
             Ending::Closed(_) => {}
             Ending::Aborted(_) | Ending::OriginalCancelled | Ending::AnswerTimeout | Ending::WriteTimeout => {
                 stream.reset();
@@ -277,7 +276,7 @@ impl Driver {
         if is_silent || (ending == Ending::WriteTimeout && self.meter.is_blocked()) {
             self.leave();
         }
-        settle(stream, ending, self.answers > 0);
+        settle(stream, ending, &mut self.past);
         if self.open_streams() == 0 {
             self.idle_since = Some(self.now);
             let limit = self.seat.shadow().config.idle_timeout;
@@ -296,13 +295,13 @@ impl Driver {
             return Poll::Ready(());
         }
         self.handle_written();
-        let (read, written) = (self.meter.read_bytes(), self.meter.written_bytes());
-        if !self.allowance.is_exceeded(read, written, self.now) {
+        let read_bytes = self.meter.read_bytes();
+        if !self.allowance.is_exceeded(read_bytes, self.now) {
             return Poll::Pending;
         }
-        let name = &self.seat.shadow().config.name;
-        tracing::debug!(shadow = %name, read, written, "http/2 connection closed: the shadow floods it");
-        self.seat.shadow().handle_verdict(Verdict::Failure, false);
+        let shadow = self.seat.shadow();
+        tracing::debug!(shadow = %shadow.config.name, read_bytes, "http/2 connection closed: the shadow floods it");
+        shadow.handle_verdict(Verdict::Failure, false);
         Poll::Ready(())
     }
 

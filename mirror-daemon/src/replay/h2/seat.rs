@@ -46,6 +46,10 @@ impl SharedSeat {
 
     /// The connection could not be made.
     pub(super) fn handle_connect_failed(mut self, reason: DropReason, why: &str) {
+        self.give_up_connecting(reason, why);
+    }
+
+    fn give_up_connecting(&mut self, reason: DropReason, why: &str) {
         self.place = Place::Gone;
         self.shadow.handle_connect_failed(Lane::Http2, self.id, reason, why);
     }
@@ -100,6 +104,10 @@ impl Drop for SharedSeat {
     fn drop(&mut self) {
         if self.place == Place::Gone {
             return;
+        }
+        if self.place == Place::Connecting && std::thread::panicking() {
+            // A fault of ours in this one attempt: the next request finds a new one.
+            return self.give_up_connecting(DropReason::Connect, "the attempt to connect panicked");
         }
         if self.place == Place::Connecting {
             // Ended from outside while connecting: the runtime is going, so nobody will serve the queue.

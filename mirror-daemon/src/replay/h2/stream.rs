@@ -6,11 +6,10 @@
 //! ```
 
 use super::flood::Allowance;
-use super::head;
+use super::outgoing::{NotSent, end_request, poll_data, poll_more};
 use super::ticket::Ticket;
 use crate::drop_reason::DropReason;
-use crate::replay::ShadowBody;
-use crate::replay::body::BodyPiece;
+use crate::replay::{OriginalEnd, ShadowBody};
 use crate::rewrite::Framing;
 use ::h2::client::ResponseFuture;
 use ::h2::{Reason, RecvStream, SendStream};
@@ -99,6 +98,8 @@ pub(super) struct Stream {
     /// When it is too late. `None` while it is us who wait for more of a streamed body.
     deadline: Option<Instant>,
     time_limit: Duration,
+    /// Its answer may go on for as long as something comes, and for as long as that of its original does.
+    is_call: bool,
     /// Bytes that the connection had brought when the request was written.
     pub(super) read_bytes_then: u64,
 }
@@ -118,6 +119,9 @@ impl Stream {
         now: Instant,
     ) -> Self {
         let time_limit = ticket.shadow().config.timeout;
+        let is_call = ticket.job().is_some_and(|job| {
+            job.request.original.is_some() || matches!(job.request.body, ShadowBody::Streaming(_))
+        });
         let sending = match ticket.job().map(|job| (&job.request.body, job.request.head.framing)) {
             _ if is_ended => Sending::Queued,
             Some((ShadowBody::Buffered { bytes, .. }, _)) => {
@@ -139,6 +143,7 @@ impl Stream {
             status: None,
             deadline: now.checked_add(time_limit),
             time_limit,
+            is_call,
             read_bytes_then: 0,
         }
     }
@@ -168,7 +173,7 @@ impl Stream {
         }
         self.sending = Sending::Written;
         self.read_bytes_then = read_bytes;
-        self.deadline = now.checked_add(self.time_limit);
+        self.limit_answer(now);
         let is_whole = self.is_answer_whole();
         self.ticket.job().is_some_and(|job| {
             job.is_sent = true;
@@ -191,7 +196,7 @@ impl Stream {
 
     /// Does what can be done now.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, turn: &mut Turn<'_>) -> Poll<Ending> {
-        let sent = self.poll_send(cx, turn.now);
+        let sent = self.poll_send(cx, turn);
         if let Poll::Ready(Err(NotSent::Aborted(reason))) = sent {
             return Poll::Ready(Ending::Aborted(reason));
         }
@@ -202,7 +207,7 @@ impl Stream {
         match (&self.sending, &self.answer) {
             _ if sent.is_ready() => Poll::Ready(Ending::Closed(Closed::Reset)),
             (Sending::Written, Answer::Whole) => Poll::Ready(Ending::Answered),
-            (Sending::Written, _) => self.poll_original(cx),
+            (Sending::Written, _) => self.poll_original(cx, turn.now),
             // The answer's side tells no more of a reset.
             (Sending::Open { .. } | Sending::Queued, Answer::Whole) => {
                 self.send.poll_reset(cx).map(|_| Ending::Closed(Closed::Reset))
@@ -212,7 +217,8 @@ impl Stream {
     }
 
     /// Hands `h2` what there is and what there is window for. Ready only when nothing more can be sent.
-    fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<Infallible, NotSent>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, turn: &mut Turn<'_>) -> Poll<Result<Infallible, NotSent>> {
+        let limit = turn.now.checked_add(self.time_limit);
         loop {
             let Sending::Open { pending, bytes_left } = &mut self.sending else { return Poll::Pending };
             let Some(job) = self.ticket.job() else { return Poll::Pending };
@@ -222,45 +228,33 @@ impl Stream {
                     return Poll::Ready(Err(NotSent::Aborted(abort.0)));
                 }
             }
-            if !pending.is_empty() {
-                let is_last =
-                    matches!(&job.request.body, ShadowBody::Buffered { trailers, .. } if trailers.is_empty());
-                match poll_data(&mut self.send, pending, is_last, cx) {
-                    Poll::Ready(Ok(true)) => self.sending = Sending::Queued,
-                    Poll::Ready(Ok(false)) => {}
-                    Poll::Ready(Err(())) => return Poll::Ready(Err(NotSent::Closed)),
-                    Poll::Pending => {
-                        self.deadline = self.deadline.or_else(|| now.checked_add(self.time_limit));
-                        return Poll::Pending;
+            if pending.is_empty() {
+                match poll_more(job, pending, bytes_left, cx)? {
+                    Poll::Ready(None) => {}
+                    Poll::Ready(Some(trailers)) => {
+                        end_request(&mut self.send, &trailers)?;
+                        self.sending = Sending::Queued;
+                        self.deadline = limit;
                     }
-                }
-                // Progress.
-                self.deadline = self.is_queued().then(|| now.checked_add(self.time_limit)).flatten();
-                continue;
-            }
-            let trailers = match &mut job.request.body {
-                ShadowBody::Buffered { trailers, .. } => trailers.clone(),
-                ShadowBody::Streaming(reader) => match reader.poll_piece(cx) {
-                    Poll::Ready(Ok(BodyPiece::Bytes(bytes))) => {
-                        job.is_body_begun = true;
-                        count_down(bytes_left, bytes.len()).map_err(NotSent::Aborted)?;
-                        *pending = bytes;
-                        continue;
-                    }
-                    Poll::Ready(Ok(BodyPiece::End { trailers })) if bytes_left.unwrap_or(0) == 0 => trailers,
-                    Poll::Ready(Ok(BodyPiece::End { .. })) => {
-                        return Poll::Ready(Err(NotSent::Aborted(DropReason::Truncated)));
-                    }
-                    Poll::Ready(Err(abort)) => return Poll::Ready(Err(NotSent::Aborted(abort.0))),
                     Poll::Pending => {
                         self.deadline = None;
                         return Poll::Pending;
                     }
-                },
+                }
+                continue;
+            }
+            let is_last =
+                matches!(&job.request.body, ShadowBody::Buffered { trailers, .. } if trailers.is_empty());
+            let Poll::Ready(sent) = poll_data(&mut self.send, pending, cx, is_last) else {
+                self.deadline = self.deadline.or(limit);
+                return Poll::Pending;
             };
-            end_request(&mut self.send, &trailers)?;
-            self.sending = Sending::Queued;
-            self.deadline = now.checked_add(self.time_limit);
+            turn.allowance.grant_sent(sent?);
+            self.deadline = None;
+            if is_last && pending.is_empty() {
+                self.sending = Sending::Queued;
+                self.deadline = limit;
+            }
         }
     }
 
@@ -293,68 +287,30 @@ impl Stream {
         }
     }
 
-    fn poll_original(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        let original = self.ticket.job().and_then(|job| job.request.original.as_mut());
-        match original {
-            Some(original) => original.poll_cancelled(cx).map(|()| Ending::OriginalCancelled),
-            None => Poll::Pending,
+    fn poll_original(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Ending> {
+        let Some(job) = self.ticket.job() else { return Poll::Pending };
+        let Some(original) = &mut job.request.original else { return Poll::Pending };
+        match ready!(original.poll_end(cx)) {
+            OriginalEnd::Cancelled => Poll::Ready(Ending::OriginalCancelled),
+            OriginalEnd::Over => {
+                job.request.original = None;
+                self.limit_answer(now);
+                Poll::Pending
+            }
         }
     }
 
-    /// A call may go on for as long as something comes.
     fn handle_answer_progress(&mut self, now: Instant) {
-        if matches!(self.sending, Sending::Written) && self.is_streamed() {
-            self.deadline = now.checked_add(self.time_limit);
+        if matches!(self.sending, Sending::Written) && self.is_call {
+            self.limit_answer(now);
         }
     }
 
-    /// Its body was still being captured when it was sent.
-    pub(super) fn is_streamed(&mut self) -> bool {
-        self.ticket.job().is_some_and(|job| matches!(job.request.body, ShadowBody::Streaming(_)))
+    /// The shadow has so much time for what comes next of its answer: none is measured once its head has come and
+    /// while the original goes on.
+    fn limit_answer(&mut self, now: Instant) {
+        let is_original_open = self.ticket.job().is_some_and(|job| job.request.original.is_some());
+        let is_endless = is_original_open && self.status.is_some();
+        self.deadline = if is_endless { None } else { now.checked_add(self.time_limit) };
     }
-}
-
-/// Why a request can't be sent to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum NotSent {
-    /// On our side.
-    Aborted(DropReason),
-    /// The shadow has ended the stream.
-    Closed,
-}
-
-/// Hands over as much of `pending` as there is window for; true when that was the end of the request.
-fn poll_data(
-    send: &mut SendStream<Bytes>,
-    pending: &mut Bytes,
-    is_last: bool,
-    cx: &mut Context<'_>,
-) -> Poll<Result<bool, ()>> {
-    send.reserve_capacity(pending.len());
-    while send.capacity() == 0 {
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Poll::Ready(Err(())),
-        }
-    }
-    let part = pending.split_to(pending.len().min(send.capacity()));
-    let is_end = is_last && pending.is_empty();
-    Poll::Ready(send.send_data(part, is_end).map(|()| is_end).map_err(|_| ()))
-}
-
-/// Trailers, or an empty DATA frame, with END_STREAM.
-fn end_request(send: &mut SendStream<Bytes>, trailers: &Bytes) -> Result<(), NotSent> {
-    if trailers.is_empty() {
-        return send.send_data(Bytes::new(), true).map_err(|_| NotSent::Closed);
-    }
-    let trailers = head::trailers(trailers).ok_or(NotSent::Aborted(DropReason::Malformed))?;
-    // What it refuses is either a field that no trailer may have, or a stream that is closed.
-    send.send_trailers(trailers).map_err(|_| NotSent::Closed)
-}
-
-fn count_down(bytes_left: &mut Option<u64>, bytes: usize) -> Result<(), DropReason> {
-    if let Some(left) = bytes_left {
-        *left = left.checked_sub(bytes as u64).ok_or(DropReason::Malformed)?;
-    }
-    Ok(())
 }

@@ -55,12 +55,13 @@ impl Ticket {
     /// The request waits again, to be sent once more.
     pub(super) fn put_back(mut self) {
         let Some(mut job) = self.job.take() else { return };
-        job.rewind();
         let mut state = self.shadow.lock();
-        if let Err((job, reason)) = state.put_back(job) {
-            self.shadow.ledger.lost(reason);
-            // Closed: there is nothing left that an opening breaker could shed.
-            let _ = state.handle_verdict(Verdict::Undecided, job.is_probe, Instant::now());
+        if state.closed().is_some() {
+            state.handle_free();
+            self.shadow.book_unfinished(&mut state, &job);
+        } else {
+            job.rewind();
+            state.put_back(job);
         }
         self.shadow.notify_if_quiet(state);
     }

@@ -15,7 +15,6 @@ const MAX_TURN_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     read_bytes: AtomicU64,
-    written_bytes: AtomicU64,
     turn_bytes: AtomicU64,
     is_blocked: AtomicBool,
 }
@@ -23,10 +22,6 @@ pub(super) struct Meter {
 impl Meter {
     pub(super) fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn written_bytes(&self) -> u64 {
-        self.written_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether something still waits for the socket to take it.
@@ -41,9 +36,6 @@ impl Meter {
 
     fn handle_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.is_blocked.store(written.is_pending(), Ordering::Relaxed);
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
         written
     }
 }

@@ -132,7 +132,7 @@ async fn head_that_does_not_describe_its_body_is_never_written() {
     assert_eq!((rig.ledger.replayed.value(), rig.ledger.connections_opened.value()), (2, 1));
 }
 
-fn fixed(last: u8) -> Arc<Mutex<FixedNames>> {
+pub(super) fn fixed(last: u8) -> Arc<Mutex<FixedNames>> {
     let addresses = Some(vec![IpAddr::from([127, 0, 0, last])]);
     Arc::new(Mutex::new(FixedNames { addresses, ttl: Duration::from_secs(1), look_ups: 0 }))
 }

@@ -11,14 +11,14 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-fn authority() -> CertifiedIssuer<'static, KeyPair> {
+pub(super) fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A TLS shadow whose certificate is for `shadow.test`.
-async fn tls_shadow(authority: &CertifiedIssuer<'static, KeyPair>) -> SocketAddr {
+/// Accepts TLS with a certificate for `shadow.test`, and chooses among these protocols.
+pub(super) fn tls_acceptor(authority: &CertifiedIssuer<'static, KeyPair>, alpn: &[&[u8]]) -> TlsAcceptor {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["shadow.test".to_owned()]).unwrap();
     let certificate = params.signed_by(&key, authority).unwrap();
@@ -29,8 +29,13 @@ async fn tls_shadow(authority: &CertifiedIssuer<'static, KeyPair>) -> SocketAddr
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A TLS shadow that speaks HTTP/1.1, and would speak h2.
+async fn tls_shadow(authority: &CertifiedIssuer<'static, KeyPair>) -> SocketAddr {
+    let acceptor = tls_acceptor(authority, &[b"h2", b"http/1.1"]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -46,7 +51,7 @@ async fn tls_shadow(authority: &CertifiedIssuer<'static, KeyPair>) -> SocketAddr
     address
 }
 
-fn tls_config(address: SocketAddr, files: &TempDir, pem: &str) -> ShadowConfig {
+pub(super) fn tls_config(address: SocketAddr, files: &TempDir, pem: &str) -> ShadowConfig {
     let ca_file = files.path().join("ca.pem");
     std::fs::write(&ca_file, pem).unwrap();
     let mut config = config(address);

@@ -104,7 +104,7 @@ const fn guidance(reason: DropReason) -> (&'static str, &'static str) {
             "Look at who sends it: it may be an attack on production. It is never replayed.",
         ),
         DropReason::Malformed => (
-            "The head or the trailer section broke the grammar.",
+            "The head or the trailer section broke the grammar; a control byte other than a tab in a field value does.",
             "If the gateway answers these with 400: none. If it accepts them: report it with an example.",
         ),
         DropReason::HeadTooLarge => (

@@ -95,7 +95,7 @@ fn shadow_gauges(encoder: &mut DescriptorEncoder<'_>, now: &Snapshot) -> Result<
         bounded(now.shadows.iter().map(|status| (status.name.as_str(), status.clone())), add_status);
     type Reading = fn(&ShadowStatus) -> u64;
     let gauges: [(&Family, Reading); 4] = [
-        (&super::SHADOW_CONNECTIONS, |status| status.connections),
+        (&super::SHADOW_CONNECTIONS, |status| status.open_connections),
         (&super::SHADOW_IN_FLIGHT, |status| status.in_flight),
         (&super::SHADOW_QUEUE_ITEMS, |status| status.queued_items),
         (&super::SHADOW_QUEUE_BYTES, |status| status.queued_bytes),
@@ -236,7 +236,7 @@ fn add_books(sum: &mut ShadowReading, more: &ShadowReading) {
 }
 
 fn add_status(sum: &mut ShadowStatus, more: &ShadowStatus) {
-    sum.connections = sum.connections.saturating_add(more.connections);
+    sum.open_connections = sum.open_connections.saturating_add(more.open_connections);
     sum.in_flight = sum.in_flight.saturating_add(more.in_flight);
     sum.queued_items = sum.queued_items.saturating_add(more.queued_items);
     sum.queued_bytes = sum.queued_bytes.saturating_add(more.queued_bytes);

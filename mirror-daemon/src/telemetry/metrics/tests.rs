@@ -140,7 +140,8 @@ fn sample_snapshot() -> Snapshot {
     }
     let status = |name: &str, breaker| ShadowStatus {
         name: name.to_owned(),
-        connections: 4,
+        open_connections: 4,
+        connecting: 0,
         in_flight: 3,
         queued_items: 2,
         queued_bytes: 512,

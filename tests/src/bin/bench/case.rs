@@ -15,7 +15,7 @@ use crate::node::Look;
 use crate::place::{GATEWAY_CPU, Place};
 
 /// How long the gateway and the mirror are warmed up.
-const WARM_UP_SECONDS: f64 = 1.0;
+const WARM_UP_SECONDS: f64 = 0.5;
 
 /// How long mirrored requests may still take after the last answer of production.
 const SHADOW_LIMIT: Duration = Duration::from_secs(5);
@@ -117,6 +117,32 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
+    /// The figures of a repetition from those of its slices, each of the same number of requests.
+    pub(crate) fn of_slices(slices: &[Self]) -> Self {
+        let mean = |figure: fn(&Self) -> f64| slices.iter().map(figure).sum::<f64>() / slices.len() as f64;
+        let sum = |figure: fn(&Self) -> u64| slices.iter().map(figure).sum();
+        // The median: one slice in which the machine stood still says nothing of the case.
+        let median = |figure: fn(&Self) -> f64| {
+            let mut values: Vec<f64> = slices.iter().map(figure).collect();
+            values.sort_by(f64::total_cmp);
+            values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        };
+        Self {
+            requests: sum(|slice| slice.requests),
+            node_us: mean(|slice| slice.node_us),
+            gateway_us: mean(|slice| slice.gateway_us),
+            mirror_us: mean(|slice| slice.mirror_us),
+            p50_ms: median(|slice| slice.p50_ms),
+            p99_ms: median(|slice| slice.p99_ms),
+            failed: sum(|slice| slice.failed),
+            missing: sum(|slice| slice.missing),
+            duplicates: sum(|slice| slice.duplicates),
+            shadow_connections: sum(|slice| slice.shadow_connections),
+            peak_bytes: slices.iter().map(|slice| slice.peak_bytes).max().unwrap_or(0),
+            disturbed: mean(|slice| slice.disturbed),
+        }
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "requests": self.requests,

@@ -132,7 +132,7 @@ impl Measured {
         let Traffic { name, rate, .. } = self.traffic;
         let requests = self.repetitions.first().map_or(0, |cases| cases[0].requests);
         println!(
-            "\n{name}, {rate} a second, {requests} requests a run, {} repetitions",
+            "\n{name}, {rate} a second, {requests} requests a repetition, {} repetitions",
             self.repetitions.len()
         );
         println!("  {:<28}{:>12}{:>12}{:>12}{:>14}", "median", "without", "again", "daemon", "nginx mirror");

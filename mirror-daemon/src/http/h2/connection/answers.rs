@@ -74,7 +74,7 @@ impl H2Flow {
             }
             Sight::Piece(Piece::DataEnd(head)) => {
                 if head.has(flag::END_STREAM) {
-                    requests.handle_answer_end(head.stream);
+                    requests.handle_answer_end(head.stream, emit);
                 }
                 Boundary::Right
             }
@@ -115,10 +115,10 @@ fn handle_frame(
 /// What may be believed of a frame whose place is a guess.
 fn handle_hint(head: FrameHead, frame: Frame<'_>, requests: &mut Requests, emit: &mut Emit<'_>) {
     match frame {
-        Frame::Headers { end_stream: true, .. } => requests.handle_answer_end(head.stream),
+        Frame::Headers { end_stream: true, .. } => requests.handle_answer_end(head.stream, emit),
         Frame::RstStream { .. } => {
             requests.cancel(head.stream, emit);
-            requests.handle_answer_end(head.stream);
+            requests.handle_answer_end(head.stream, emit);
         }
         _ => {}
     }

@@ -234,8 +234,10 @@ impl Requests {
     }
 
     /// The answer on `stream` is at its end.
-    pub(in crate::http::h2) fn handle_answer_end(&mut self, stream: StreamId) {
-        self.answering.take(stream);
+    pub(in crate::http::h2) fn handle_answer_end(&mut self, stream: StreamId, emit: &mut Emit<'_>) {
+        if let Some(number) = self.answering.take(stream) {
+            emit(HttpEvent::Answered { number });
+        }
     }
 
     /// Everything under way is given up for want of room.

@@ -9,7 +9,8 @@ use ::http::{HeaderMap, Request, Response};
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 pub(in crate::replay::tests) fn h2_request(
     method: &str,
@@ -87,10 +88,15 @@ impl Call {
         }
     }
 
-    /// Waits until the stream is reset, and tells why.
+    /// Waits until the stream is reset before its answer, and tells why.
     pub(super) async fn reset_reason(&mut self) -> Reason {
         poll_fn(|cx| self.respond.poll_reset(cx)).await.unwrap()
     }
+}
+
+/// Waits until a stream whose answer has begun is reset, and tells why.
+pub(super) async fn reset_reason(answer: &mut SendStream<Bytes>) -> Reason {
+    poll_fn(|cx| answer.poll_reset(cx)).await.unwrap()
 }
 
 /// Sends all of `bytes` as the windows allow.
@@ -118,20 +124,124 @@ where
             let Ok((stream, _)) = listener.accept().await else { return };
             stream.set_nodelay(true).unwrap();
             let (builder, script) = (builder.clone(), script.clone());
-            tokio::spawn(async move {
-                let Ok(mut server) = builder.handshake(stream).await else { return };
-                while let Some(Ok((request, respond))) = server.accept().await {
-                    let (head, body) = request.into_parts();
-                    let head = Request::from_parts(head, ());
-                    tokio::spawn(script(Call { connection, head, body, respond }));
-                }
-            });
+            tokio::spawn(serve_h2(builder, stream, connection, script));
         }
     });
     address
 }
 
+/// The shadow's end of one connection.
+pub(super) async fn serve_h2<S, F, R>(builder: server::Builder, stream: S, connection: usize, script: F)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Fn(Call) -> R,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let Ok(mut server) = builder.handshake(stream).await else { return };
+    while let Some(Ok((request, respond))) = server.accept().await {
+        let (head, body) = request.into_parts();
+        let head = Request::from_parts(head, ());
+        tokio::spawn(script(Call { connection, head, body, respond }));
+    }
+}
+
 /// A shadow that answers everything.
 pub(in crate::replay::tests) async fn good_h2_shadow() -> SocketAddr {
     h2_shadow(server::Builder::new(), Call::serve).await
+}
+
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const CONTINUATION: u8 = 9;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
+/// `:status: 200`, in HPACK.
+pub(super) const STATUS_200: &[u8] = &[0x88];
+
+/// One frame's bytes.
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = length[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// The shadow's end of one connection, frame by frame.
+pub(super) struct RawPeer {
+    pub(super) stream: TcpStream,
+    pub(super) number: usize,
+}
+
+impl RawPeer {
+    /// The next frame: kind, flags, stream, payload.
+    pub(super) async fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).await.ok()?;
+        let mut payload =
+            vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+        self.stream.read_exact(&mut payload).await.ok()?;
+        Some((head[3], head[4], u32::from_be_bytes(head[5..].try_into().unwrap()), payload))
+    }
+
+    /// The number of the next stream that is opened.
+    pub(super) async fn next_stream(&mut self) -> Option<u32> {
+        loop {
+            if let (HEADERS, _, stream, _) = self.frame().await? {
+                return Some(stream);
+            }
+        }
+    }
+
+    pub(super) async fn say(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
+    }
+
+    /// Answers with 200 and nothing.
+    pub(super) async fn answer(&mut self, stream: u32) {
+        self.say(&frame(HEADERS, END_STREAM | END_HEADERS, stream, STATUS_200)).await;
+    }
+
+    /// Reads until the connection is closed; returns the reset streams.
+    pub(super) async fn rest(&mut self) -> Vec<u32> {
+        let mut reset = Vec::new();
+        while let Some((kind, _, stream, _)) = self.frame().await {
+            if kind == RST_STREAM {
+                reset.push(stream);
+            }
+        }
+        reset
+    }
+}
+
+/// A shadow that runs `script` for each connection once its preface has come and `settings` were said.
+pub(super) async fn raw_shadow<F, R>(settings: &'static [u8], script: F) -> SocketAddr
+where
+    F: Fn(RawPeer) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let Ok((mut stream, _)) = listener.accept().await else { return };
+            stream.set_nodelay(true).unwrap();
+            let script = script.clone();
+            tokio::spawn(async move {
+                let mut preface = [0; 24];
+                let greeting = frame(SETTINGS, 0, 0, settings);
+                if stream.read_exact(&mut preface).await.is_ok() && stream.write_all(&greeting).await.is_ok()
+                {
+                    script(RawPeer { stream, number }).await;
+                }
+            });
+        }
+    });
+    address
 }
