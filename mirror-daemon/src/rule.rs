@@ -340,7 +340,7 @@ impl Rules {
                 None if rule.guard.allows(head.method) => Outcome::Taken,
                 None => Outcome::Guarded,
             };
-            let condition = describe(&rule.hosts, &candidate.matched);
+            let condition = self.describe(rule, &candidate.matched);
             Some(Considered { rule: &rule.name, condition, outcome })
         };
         self.candidates.iter().enumerate().filter_map(consider).collect()
@@ -361,6 +361,19 @@ impl Rules {
                 picked: mirror.sampler.picks(head, sender),
             })
             .collect()
+    }
+
+    /// An alternative of a rule in words.
+    fn describe(&self, rule: &BuiltRule, matched: &Match) -> String {
+        let own = |name: &&String| {
+            let name = std::slice::from_ref(*name);
+            rule.gateways.is_some_and(|gateways| gateways.meets(self.gateway_set(name)))
+        };
+        let gateways: Vec<&str> = self.gateways.iter().filter(own).map(String::as_str).collect();
+        let hosts: Vec<String> = rule.hosts.iter().map(ToString::to_string).collect();
+        let gateways = (!gateways.is_empty()).then(|| format!("gateway {}, ", gateways.join(" or ")));
+        let hosts = (!hosts.is_empty()).then(|| format!("host {}, ", hosts.join(" or ")));
+        format!("{}{}{matched}", gateways.unwrap_or_default(), hosts.unwrap_or_default())
     }
 
     /// The candidate that takes the request, and its rule.
@@ -398,14 +411,6 @@ fn build_mirror(mirror: Mirror, sampling: &Sampling) -> BuiltMirror {
         shadow: mirror.shadow,
         sampler: Sampler::new(mirror.share, mirror.by, &mirror.salt, sampling),
     }
-}
-
-fn describe(hosts: &[HostPattern], matched: &Match) -> String {
-    if hosts.is_empty() {
-        return matched.to_string();
-    }
-    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-    format!("host {}, {matched}", hosts.join(" or "))
 }
 
 #[cfg(test)]
