@@ -105,7 +105,10 @@ impl Exchange {
             CopyState::Streaming { trailers, .. } => trailers.len(),
             CopyState::Refused(_) | CopyState::Lost => 0,
         });
-        heads.fold(self.body.capacity(), usize::saturating_add)
+        let copies = self.copies.capacity().saturating_mul(size_of::<Copy>());
+        heads
+            .fold(size_of::<Self>().saturating_add(copies), usize::saturating_add)
+            .saturating_add(self.body.capacity())
     }
 
     /// Sets room aside for the body, and starts streaming to those shadows whose limit it passes for sure.

@@ -34,7 +34,7 @@ pub(super) struct Connection {
 /// The requests of one connection.
 #[derive(Debug, Default)]
 struct UnderWay {
-    /// Those that somebody waits for; nearly always none or one, in HTTP/2 some.
+    /// Those that somebody waits for, by number; nearly always none or one, in HTTP/2 some, at most 1,024.
     exchanges: Vec<Exchange>,
     /// The client that a PROXY protocol header named.
     proxied_client: Option<IpAddr>,
@@ -163,12 +163,10 @@ impl<O: Outlet> Requests<O> {
             self.counters.move_http2_flow(*synchronisation, now);
             *synchronisation = now;
         }
-        if now.is_none() {
-            return;
-        }
         if let Some(counts) = http.take_http2_counters() {
             self.http2.add(&counts);
         }
+        // Also when it has ended, or turned out to be no HTTP/2: nobody else would take the verdict back.
         let wants = http.wants_whole_answers();
         if *has_whole_answers != wants {
             *has_whole_answers = wants;
@@ -239,9 +237,9 @@ impl<O: Outlet> Requests<O> {
             HttpEvent::Answered { number } => calls.end(*number),
             HttpEvent::Cancelled { number } => calls.cancel(*number),
             HttpEvent::Dropped { number, reason } => {
-                match exchanges.iter().position(|exchange| exchange.number == *number) {
-                    Some(index) => {
-                        let exchange = exchanges.swap_remove(index);
+                match place_of(exchanges, *number) {
+                    Some(place) => {
+                        let exchange = exchanges.remove(place);
                         self.forget(exchange, *reason);
                     }
                     // Every request has an exchange to its end, so this is a head that was refused.
@@ -274,7 +272,8 @@ impl<O: Outlet> Requests<O> {
         if self.is_full() && (held || head.body != BodyLength::None) {
             self.shed(&mut exchange);
         }
-        exchanges.push(exchange);
+        let place = exchanges.partition_point(|other| other.number < exchange.number);
+        exchanges.insert(place, exchange);
     }
 
     fn decide(
@@ -325,14 +324,14 @@ impl<O: Outlet> Requests<O> {
         number: RequestNumber,
         change: impl FnOnce(&mut Exchange, &View, &mut O) -> bool,
     ) {
-        let Some(index) = exchanges.iter().position(|exchange| exchange.number == number) else { return };
-        let Some(exchange) = exchanges.get_mut(index) else { return };
+        let Some(place) = place_of(exchanges, number) else { return };
+        let Some(exchange) = exchanges.get_mut(place) else { return };
         let before = exchange.held_bytes();
         let is_over = change(exchange, &self.view, &mut self.outlet);
         let after = if is_over { 0 } else { exchange.held_bytes() };
         self.charge(before, after);
         if is_over {
-            exchanges.swap_remove(index);
+            exchanges.remove(place);
         } else if after > before && self.is_full() {
             self.shed(exchange);
         }
@@ -348,14 +347,15 @@ impl<O: Outlet> Requests<O> {
 
     /// From its last byte on, the shadows of a call are told how its original goes on.
     fn watch(exchanges: &mut [Exchange], calls: &mut Calls, number: RequestNumber) {
-        if let Some(exchange) = exchanges.iter_mut().find(|exchange| exchange.number == number) {
+        let exchange = place_of(exchanges, number).and_then(|place| exchanges.get_mut(place));
+        if let Some(exchange) = exchange {
             calls.add(number, exchange.take_cancellers());
         }
     }
 
     fn release(&mut self, exchanges: &mut Vec<Exchange>, number: RequestNumber) {
-        let entry =
-            exchanges.iter().find(|exchange| exchange.number == number).and_then(|exchange| exchange.held);
+        let exchange = place_of(exchanges, number).and_then(|place| exchanges.get(place));
+        let entry = exchange.and_then(|exchange| exchange.held);
         let Some(entry) = entry else { return };
         self.book(entry);
         self.has_calls = true;
@@ -389,4 +389,9 @@ impl<O: Outlet> Requests<O> {
             self.outlet.pass_over(key, body_end);
         }
     }
+}
+
+/// Where the exchange of this number is: they come in the order of their numbers.
+fn place_of(exchanges: &[Exchange], number: RequestNumber) -> Option<usize> {
+    exchanges.binary_search_by_key(&number, |exchange| exchange.number).ok()
 }

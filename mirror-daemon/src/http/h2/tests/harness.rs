@@ -50,7 +50,9 @@ impl Probe {
     }
 
     pub(super) fn at_start() -> Self {
-        Self::new(H2Flow::at_start(H2Options::default()))
+        let mut probe = Self::new(H2Flow::at_start(H2Options::default()));
+        probe.answer(&settings());
+        probe
     }
 
     pub(super) fn joined() -> Self {

@@ -132,10 +132,7 @@ impl Requests {
     ) -> Result<(), FrameError> {
         let mut lines = recycle(std::mem::take(&mut self.lines));
         let outcome = if stream > self.highest {
-            self.highest = stream;
-            if self.trust == Trust::Full {
-                self.highest_certain = stream;
-            }
+            self.raise_highest(stream);
             self.begin((stream, fields), &mut lines, context, (counters, emit));
             Ok(())
         } else if self.streams.find(stream).is_some_and(|stream| stream.state == StreamState::Open) {
@@ -173,6 +170,9 @@ impl Requests {
                 return emit(HttpEvent::Dropped { number, reason: error.drop_reason() });
             }
         };
+        if id > self.last_accepted {
+            return emit(HttpEvent::Dropped { number, reason: DropReason::Cancelled });
+        }
         if self.streams.is_full() && (held || !context.end_stream) {
             return emit(HttpEvent::Dropped { number, reason: DropReason::FlowEvicted });
         }
@@ -222,11 +222,18 @@ impl Requests {
     /// The header block on `stream` cannot be decoded: a new request is counted, an open one dropped.
     pub(super) fn drop_block(&mut self, stream: StreamId, reason: DropReason, emit: &mut Emit<'_>) {
         if stream > self.highest {
-            self.highest = stream;
+            self.raise_highest(stream);
             let number = self.take_number();
             emit(HttpEvent::Dropped { number, reason });
         } else {
             self.drop_open(stream, reason, emit);
+        }
+    }
+
+    fn raise_highest(&mut self, stream: StreamId) {
+        self.highest = stream;
+        if self.trust == Trust::Full {
+            self.highest_certain = stream;
         }
     }
 
