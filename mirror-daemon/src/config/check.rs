@@ -16,7 +16,7 @@ use super::fault::ConfigFaults;
 use super::read::{Document, Node, Section};
 use super::types::DEFAULT_LOOP_MARK;
 use super::types::{AdminConfig, CaptureConfig, Config, KubernetesConfig};
-use crate::rule::{DEFAULT_REQUEST_ID, DEFAULT_SEED, Rules, Sampling};
+use crate::rule::{DEFAULT_REQUEST_ID, DEFAULT_SEED, MAX_GATEWAYS, Rules, Sampling};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +65,9 @@ fn root(section: Section<'_>) -> Option<Config> {
     let shadows: Vec<_> =
         shadow_sections.into_iter().filter_map(|one| shadow::shadow(one, &loop_mark)).map(Arc::new).collect();
     let gateways = gateway_names(capture.as_ref(), &kubernetes);
+    if gateways.len() > MAX_GATEWAYS {
+        section.fault(format!("names {} gateways in all; allowed are {MAX_GATEWAYS}", gateways.len()));
+    }
     let names = route::Names { shadows: shadow_names, gateways };
     let routes = section.sections("route").into_iter().map(|one| route::route(one, &names)).collect();
     section.close();

@@ -568,3 +568,17 @@ fn routes_are_tied_to_gateways_that_some_point_carries() {
         assert!(faults.contains(expected), "{gateways}\n{faults}");
     }
 }
+
+#[test]
+fn more_gateways_than_a_rule_can_tell_apart_are_refused() {
+    let text = |count: usize| {
+        let names: Vec<String> = (0..count).map(|number| format!("\"ns/g{number}\"")).collect();
+        format!(
+            "[capture]\nports = [80]\ncgroups = [{{ path = \"/c\", gateways = [{}] }}]\n",
+            names.join(", ")
+        )
+    };
+    assert!(Config::from_toml(&text(64), "t").is_ok());
+    let faults = Config::from_toml(&text(65), "t").unwrap_err().to_string();
+    assert!(faults.contains("names 65 gateways in all; allowed are 64"), "{faults}");
+}
