@@ -1,11 +1,14 @@
 //! Puts the stages together and does what the command line says. The only module that knows every stage.
 
 mod control;
+mod import;
 mod live;
+mod manifests;
 mod offline;
 mod pages;
 mod reload;
 mod shard;
+mod source;
 mod start;
 mod stats;
 mod tap;
@@ -15,6 +18,7 @@ use crate::config::Config;
 use crate::doctor::{Facts, Report};
 use crate::explain::{self, Question};
 use anyhow::{Context, anyhow};
+use source::Source;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,6 +49,7 @@ pub fn main(command: Command) -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Check(args) => check(&args),
         Command::Explain(args) => explain(&args),
+        Command::Import(args) => import::run(&args),
         Command::Tap(args) => tap::run(&args),
         Command::Doctor(args) => doctor(&args),
     };
@@ -58,15 +63,18 @@ pub fn main(command: Command) -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> Result<(), Failure> {
-    match (&args.config, &args.pcap) {
-        (Some(config), None) => live::run(config),
-        (config, Some(pcap)) => offline::run(config.as_deref(), pcap, &args.ports),
-        (None, None) => Err(Failure::usage(anyhow!("neither --config nor --pcap was given"))),
+    let source = Source { file: args.config.clone(), manifests: args.manifests.clone() };
+    match &args.pcap {
+        Some(pcap) => offline::run(&source, pcap, &args.ports),
+        None if source.file.is_none() && source.manifests.is_none() => {
+            Err(Failure::usage(anyhow!("none of --config, --manifests and --pcap was given")))
+        }
+        None => live::run(&source),
     }
 }
 
 fn check(args: &CheckArgs) -> Result<(), Failure> {
-    let text = read(&args.config)?;
+    let text = source::read(&args.config).map_err(Failure::Usage)?;
     let checked = Config::from_toml(&text, &args.config.display().to_string());
     match (checked, args.json) {
         (Ok(config), false) => print(&explain::summary(&config)),
@@ -102,13 +110,7 @@ fn explain(args: &ExplainArgs) -> Result<(), Failure> {
 
 /// Reads and checks a configuration file.
 fn load(path: &Path) -> Result<Config, Failure> {
-    Config::from_toml(&read(path)?, &path.display().to_string()).map_err(Failure::usage)
-}
-
-fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .with_context(|| format!("configuration {} can't be read", path.display()))
-        .map_err(Failure::Usage)
+    Source { file: Some(path.to_owned()), manifests: None }.load().map_err(Failure::Usage)
 }
 
 fn doctor(args: &DoctorArgs) -> Result<(), Failure> {

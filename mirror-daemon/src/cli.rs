@@ -20,6 +20,9 @@ First steps:
   See what a gateway on port 8080 gets; nothing is sent anywhere:
     mirror-daemon tap --interface eth0 --ports 8080
 
+  The rules of Kubernetes manifests as a configuration:
+    mirror-daemon import manifests/ > mirror.toml
+
   Write a configuration, check it, ask it about a request, run it:
     mirror-daemon check --config mirror.toml
     mirror-daemon explain --config mirror.toml --method GET --url http://shop.example/cart
@@ -38,6 +41,9 @@ Examples:
 
   Send the requests in a capture file to the configured shadows, then end:
     mirror-daemon run --config mirror.toml --pcap traffic.pcap
+
+  With the rules of the Kubernetes manifests below a directory, loaded again when they change:
+    mirror-daemon run --config capture.toml --manifests manifests/
 
   Only count what is in a capture file:
     mirror-daemon run --pcap traffic.pcap --ports 8080
@@ -98,6 +104,20 @@ Nothing is sent. Exit codes:
   2  the command line or the configuration is wrong
 ";
 
+const IMPORT_HELP: &str = "\
+Examples:
+  HTTPRoutes with RequestMirror, and K8sGateway's RouteOptions, as TOML; findings go to standard error:
+    mirror-daemon import manifests/ > rules.toml
+
+  With the [kubernetes] settings of a configuration file (route_selector, gateways, ...), to be added to it:
+    mirror-daemon import manifests/ --config mirror.toml > rules.toml
+
+Exit codes:
+  0  there are rules; what could not be used is on standard error
+  1  it failed while running
+  2  the manifests make no mirror, or can't be read, or the command line or the configuration is wrong
+";
+
 const TAP_HELP: &str = "\
 Examples:
   Requests that reach a gateway on this host:
@@ -150,6 +170,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Say which rule and mirrors a request would meet
     Explain(ExplainArgs),
+    /// Print the rules of Kubernetes manifests as a configuration
+    Import(ImportArgs),
     /// Print the requests seen, and send nothing
     Tap(TapArgs),
     /// Say what would work on this node, and what to change
@@ -161,8 +183,11 @@ pub enum Command {
 #[command(after_help = RUN_HELP)]
 pub struct RunArgs {
     /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE", required_unless_present = "pcap")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["pcap", "manifests"])]
     pub config: Option<PathBuf>,
+    /// Add the rules of the Kubernetes manifests (*.yaml, *.yml, *.json) below this directory
+    #[arg(long, value_name = "DIR")]
+    pub manifests: Option<PathBuf>,
     /// Read this capture file (pcap or pcapng) instead of capturing, then end
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
@@ -226,6 +251,18 @@ pub struct HeaderArg {
     pub name: String,
     /// Without surrounding white space; no CR, LF or NUL.
     pub value: String,
+}
+
+/// `import`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = IMPORT_HELP)]
+pub struct ImportArgs {
+    /// Directory with Kubernetes manifests: *.yaml, *.yml and *.json below it
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Configuration file (TOML) whose [kubernetes] settings are used
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// `tap`
@@ -324,7 +361,7 @@ mod tests {
         let mut examples = 0;
         let mut all = Cli::command();
         let commands: Vec<_> = all.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-        assert_eq!(commands, ["run", "check", "explain", "tap", "doctor"]);
+        assert_eq!(commands, ["run", "check", "explain", "import", "tap", "doctor"]);
         let mut pages = vec![all.render_long_help().to_string()];
         for name in &commands {
             pages.push(all.find_subcommand_mut(name).unwrap().render_long_help().to_string());
@@ -341,7 +378,7 @@ mod tests {
                 .collect();
             assert!(!lines.is_empty(), "{page}");
             for line in lines {
-                let shell = line.split(" | ").next().unwrap();
+                let shell = line.split(['|', '>']).next().unwrap();
                 let words = shell.split('\'').enumerate().flat_map(|(index, part)| match index % 2 {
                     0 => part.split_whitespace().collect(),
                     _ => vec![part],

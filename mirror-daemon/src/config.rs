@@ -10,6 +10,6 @@ mod read;
 mod types;
 mod units;
 
-pub(crate) use check::is_token;
+pub(crate) use check::{MAX_SHADOWS, is_host_literal, is_token};
 pub use fault::{ConfigFaults, Fault};
 pub use types::*;

@@ -7,7 +7,9 @@ pub use question::{ExplainError, Question};
 use crate::config::{CapturePoint, Config, Leg, ShadowConfig, ShadowId};
 use crate::http::{RequestHead, RequestNumber, Version};
 use crate::rewrite::{HeadForm, shadow_head};
-use crate::rule::{self, Considered, KeyUsed, MirrorChoice, Outcome, SampleBy, Sender, is_mirrored};
+use crate::rule::{
+    self, Considered, GatewaySet, KeyUsed, MirrorChoice, Outcome, SampleBy, Sender, is_mirrored,
+};
 use serde::Serialize;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -117,7 +119,7 @@ pub fn summary(config: &Config) -> String {
 
 fn explain_head(config: &Config, head: &RequestHead<'_>, peer: IpAddr) -> Explanation {
     let is_mirror = is_mirrored(head, &config.loop_mark);
-    let considered = config.rules.considered(head);
+    let considered = config.rules.considered(head, GatewaySet::ALL);
     let taken = considered.iter().find(|one| one.outcome == Outcome::Taken).map(|one| one.rule.to_owned());
     let sender = sender(config, head, peer);
     let choices = if is_mirror { vec![] } else { config.rules.choices(head, &sender) };
@@ -145,6 +147,7 @@ fn sender(config: &Config, head: &RequestHead<'_>, peer: IpAddr) -> Sender {
         client_ip: rule::client_ip(head, config.trusted_proxies, peer),
         flow: crate::flow::FlowKey::default(),
         number: RequestNumber(0),
+        gateways: GatewaySet::ALL,
     }
 }
 
@@ -154,6 +157,7 @@ fn explain_rule(considered: Considered<'_>) -> ExplainedRule {
         Outcome::Guarded => {
             "takes the request, but its `methods` do not allow this method: not mirrored".to_owned()
         }
+        Outcome::Unmirrored => "takes the request, and has no mirror: not mirrored".to_owned(),
         Outcome::Outranked => "matches too, but another takes precedence".to_owned(),
         Outcome::Mismatch(mismatch) => format!("no: {mismatch}"),
     };

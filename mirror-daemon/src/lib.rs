@@ -6,7 +6,7 @@
 //! capture ──Segment──▶ flow ──FlowEvent──▶ http ──HttpEvent──▶ rule ──Decision──▶ rewrite ──ShadowHead──▶ replay
 //! ```
 //!
-//! `flow`, `http`, `rule` and `rewrite` are pure: no sockets, files, threads, async, clock or randomness.
+//! `flow`, `http`, `rule`, `rewrite` and `kube` are pure: no sockets, files, threads, async, clock or randomness.
 //! `capture`, `replay` and `admin` are the shells around them; `pipeline` joins the pure stages and
 //! `app` is the only module that knows every stage.
 
@@ -16,6 +16,8 @@ pub mod drop_reason;
 pub mod flow;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod http;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod kube;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod rewrite;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

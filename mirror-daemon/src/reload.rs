@@ -1,4 +1,4 @@
-//! I/O. Tells when the configuration file may have changed: "look again", nothing more.
+//! I/O. Tells when the configuration file, or the manifests in a directory, may have changed: "look again", nothing more.
 //!
 //! A configuration file changes in many ways: written in place, replaced by a rename, behind a symbolic link that
 //! is swapped (a Kubernetes ConfigMap: `config.toml -> ..data/config.toml`, `..data -> ..2024_05_01`), in a
@@ -50,15 +50,40 @@ pub enum ReloadCause {
 /// Watches one file. Make it before the file is read for the first time: then no change is missed.
 #[derive(Debug)]
 pub struct ConfigWatch {
-    path: PathBuf,
+    target: Target,
     watches: Option<Watches>,
     seen: Fingerprint,
     /// Something happened that no call of [`ConfigWatch::changed`] has told yet.
     is_pending: bool,
 }
 
-/// Names to look out for, by watch descriptor.
-type Names = HashMap<i32, Vec<OsString>>;
+/// What is watched.
+#[derive(Debug)]
+struct Target {
+    path: PathBuf,
+    /// A directory, with all that is below it.
+    is_tree: bool,
+}
+
+impl Target {
+    fn steps(&self) -> Vec<Step> {
+        if self.is_tree { trail::tree_steps(&self.path) } else { trail::steps(&self.path) }
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        if !self.is_tree {
+            return fingerprint(&self.path).into_iter().collect();
+        }
+        let names = self.steps().into_iter().filter(|step| step.name.is_none());
+        let entries = names.flat_map(|step| std::fs::read_dir(step.directory)).flatten().flatten();
+        let mut all: Fingerprint = entries.filter_map(|entry| fingerprint(&entry.path())).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+/// Names to look out for, by watch descriptor; `None` among them stands for every name.
+type Names = HashMap<i32, Vec<Option<OsString>>>;
 
 #[derive(Debug)]
 struct Watches {
@@ -66,23 +91,34 @@ struct Watches {
     names: Names,
 }
 
-/// What tells two states of a file apart without reading it; `None`: no such file.
-type Fingerprint = Option<[i64; 6]>;
+/// What tells two states of files apart without reading them; empty: no such file.
+type Fingerprint = Vec<[i64; 6]>;
 
 impl ConfigWatch {
     /// Watches `path`, which need not exist yet. Needs a Tokio runtime.
     #[must_use]
     pub fn new(path: &Path) -> Self {
+        Self::of(path, false)
+    }
+
+    /// Watches all that is below the directory `path`, which need not exist yet. Needs a Tokio runtime.
+    #[must_use]
+    pub fn of_tree(path: &Path) -> Self {
+        Self::of(path, true)
+    }
+
+    fn of(path: &Path, is_tree: bool) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let seen = fingerprint(&path);
+        let target = Target { path, is_tree };
+        let seen = target.fingerprint();
         let watches = Watches::new()
-            .and_then(|mut watches| watches.follow(&path).map(|()| watches))
+            .and_then(|mut watches| watches.follow(&target).map(|()| watches))
             .inspect_err(|error| {
-                let path = path.display();
+                let path = target.path.display();
                 tracing::warn!(%path, %error, "the configuration can't be watched; it is polled instead");
             })
             .ok();
-        Self { path, watches, seen, is_pending: false }
+        Self { target, watches, seen, is_pending: false }
     }
 
     /// Returns when the file may have changed and has been quiet for [`DEBOUNCE`]. What happens between two calls
@@ -91,17 +127,17 @@ impl ConfigWatch {
         while !self.is_pending {
             match &mut self.watches {
                 Some(watches) => {
-                    watches.next_relevant(&self.path).await;
+                    watches.next_relevant(&self.target).await;
                     self.is_pending = true;
                 }
                 None => {
                     time::sleep(POLL_INTERVAL).await;
-                    self.is_pending = fingerprint(&self.path) != self.seen;
+                    self.is_pending = self.target.fingerprint() != self.seen;
                 }
             }
         }
         self.settle().await;
-        self.seen = fingerprint(&self.path);
+        self.seen = self.target.fingerprint();
         self.is_pending = false;
     }
 
@@ -123,7 +159,7 @@ impl ConfigWatch {
         let latest = Instant::now().checked_add(MAX_DEBOUNCE).unwrap_or_else(Instant::now);
         loop {
             let wait = DEBOUNCE.min(latest.saturating_duration_since(Instant::now()));
-            let more = watches.next_relevant(&self.path);
+            let more = watches.next_relevant(&self.target);
             if time::timeout(wait, more).await.is_err() || Instant::now() >= latest {
                 return;
             }
@@ -143,12 +179,12 @@ impl Watches {
         Ok(Self { inotify, names: Names::new() })
     }
 
-    /// Watches every directory on the trail of `path`, and no other.
-    fn follow(&mut self, path: &Path) -> io::Result<()> {
-        let mut steps = trail::steps(path);
+    /// Watches every directory on the trail of `target`, and no other.
+    fn follow(&mut self, target: &Target) -> io::Result<()> {
+        let mut steps = target.steps();
         for _ in 0..MAX_LOOKS {
             self.watch(&steps)?;
-            let now = trail::steps(path);
+            let now = target.steps();
             if now == steps {
                 break;
             }
@@ -188,7 +224,7 @@ impl Watches {
 
     /// Returns once something happened to a name on the trail. What happens to other names in the same
     /// directories, say a busy `/tmp`, costs one read and nothing else.
-    async fn next_relevant(&mut self, path: &Path) {
+    async fn next_relevant(&mut self, target: &Target) {
         loop {
             let Ok(mut ready) = self.inotify.readable_mut().await else {
                 // The runtime ends.
@@ -198,7 +234,7 @@ impl Watches {
             ready.clear_ready();
             drop(ready);
             if is_relevant {
-                if let Err(error) = self.follow(path) {
+                if let Err(error) = self.follow(target) {
                     tracing::warn!(%error, "a directory of the configuration can't be watched");
                 }
                 return;
@@ -217,14 +253,17 @@ fn drain_events(inotify: &OwnedFd, names: &Names) -> bool {
         let own = event.events().intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF);
         let named = event.file_name().is_some_and(|name| {
             let wanted = names.get(&event.wd());
-            wanted.is_some_and(|wanted| wanted.iter().any(|wanted| wanted.as_bytes() == name.to_bytes()))
+            let is_it = |wanted: &Option<OsString>| {
+                wanted.as_ref().is_none_or(|wanted| wanted.as_bytes() == name.to_bytes())
+            };
+            wanted.is_some_and(|wanted| wanted.iter().any(is_it))
         });
         is_relevant |= lost || own || named;
     }
     is_relevant
 }
 
-fn fingerprint(path: &Path) -> Fingerprint {
+fn fingerprint(path: &Path) -> Option<[i64; 6]> {
     let metadata = std::fs::metadata(path).ok()?;
     Some([
         metadata.dev().cast_signed(),

@@ -10,12 +10,14 @@
 //! ```
 
 mod client_ip;
+mod gateway;
 mod host;
 mod matching;
 mod precedence;
 mod sampler;
 
 pub use client_ip::{client_ip, ip_of};
+pub use gateway::{GatewaySet, MAX_GATEWAYS};
 pub use host::{Authority, HostPattern, HostPatternFault, MAX_HOST_BYTES};
 pub use matching::{FullRegex, Match, MethodGuard, Mismatch, PathMatch, RegexFault, TextMatch, ValueMatch};
 pub use sampler::{KeyUsed, SampleBy, Share, ShareFault};
@@ -37,12 +39,14 @@ pub struct Sender {
     pub flow: FlowKey,
     /// The request's number in it.
     pub number: RequestNumber,
+    /// The gateways at whose capture point it was seen.
+    pub gateways: GatewaySet,
 }
 
 /// What the rules say of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision<'r> {
-    /// No rule matches, or the write guard of the one that does refuses the method.
+    /// No rule matches, or the one that does has no mirror, or its write guard refuses the method.
     Unmatched,
     /// A rule matches; each of its mirrors is listed with what its sampler said.
     Matched {
@@ -93,6 +97,8 @@ impl MirrorVerdicts {
 pub struct Route {
     /// Hosts it is for; empty: all hosts, after every route that names some.
     pub hosts: Vec<HostPattern>,
+    /// The gateways it holds for, as `namespace/name`; empty: every capture point.
+    pub gateways: Vec<String>,
     /// Where it comes from; `None`: the configuration file, which goes before the cluster on ties.
     pub origin: Option<ClusterOrigin>,
     /// Its rules, in order of appearance.
@@ -121,7 +127,7 @@ pub struct RouteRule {
     /// Which methods may be mirrored at all. It does not take part in matching: a request that this guard
     /// refuses is not handed on to a rule of lower precedence.
     pub guard: MethodGuard,
-    /// Where copies go, at most [`MAX_MIRRORS`].
+    /// Where copies go, at most [`MAX_MIRRORS`]. None: the rule only keeps its requests from other rules.
     pub mirrors: Vec<Mirror>,
 }
 
@@ -165,6 +171,8 @@ pub struct Rules {
     /// Sorted by precedence (hosts apart): a lower index wins.
     candidates: Vec<Candidate>,
     hosts: HostIndex,
+    /// The gateways that routes name, at most [`MAX_GATEWAYS`].
+    gateways: Vec<String>,
     route_count: usize,
 }
 
@@ -180,7 +188,19 @@ struct BuiltRule {
     name: String,
     guard: MethodGuard,
     hosts: Vec<HostPattern>,
+    /// `None`: it holds at every capture point.
+    gateways: Option<GatewaySet>,
     mirrors: Vec<BuiltMirror>,
+}
+
+impl BuiltRule {
+    fn holds_at(&self, gateways: GatewaySet) -> bool {
+        self.gateways.is_none_or(|own| own.meets(gateways))
+    }
+
+    fn allows(&self, method: &str) -> bool {
+        !self.mirrors.is_empty() && self.guard.allows(method)
+    }
 }
 
 #[derive(Debug)]
@@ -207,6 +227,8 @@ pub enum Outcome<'r> {
     Taken,
     /// This is the one, but its write guard refuses the method: nothing is mirrored.
     Guarded,
+    /// This is the one, but it has no mirror.
+    Unmirrored,
     /// It would match too, but another one takes precedence.
     Outranked,
     /// It does not match.
@@ -233,9 +255,12 @@ impl Rules {
     #[must_use]
     pub fn new(routes: Vec<Route>, sampling: &Sampling) -> Self {
         let route_count = routes.len();
+        let gateways = gateway_names(&routes);
         let mut rules = Vec::new();
         let mut ranked = Vec::new();
         for route in routes {
+            let own = GatewaySet::of(&gateways, route.gateways.iter());
+            let own = (!route.gateways.is_empty()).then_some(own);
             for rule in route.rules {
                 let index = rules.len();
                 let all = if rule.matches.is_empty() { vec![Match::default()] } else { rule.matches };
@@ -248,6 +273,7 @@ impl Rules {
                     name: rule.name,
                     guard: rule.guard,
                     hosts: route.hosts.clone(),
+                    gateways: own,
                     mirrors: rule.mirrors.into_iter().map(|mirror| build_mirror(mirror, sampling)).collect(),
                 });
             }
@@ -261,14 +287,14 @@ impl Rules {
         let hosts = HostIndex::new(candidates.iter().map(|candidate| {
             rules.get(candidate.rule).map(|rule: &BuiltRule| rule.hosts.as_slice()).unwrap_or_default()
         }));
-        Self { rules, candidates, hosts, route_count }
+        Self { rules, candidates, hosts, gateways, route_count }
     }
 
     /// What the rules say of a request.
     #[must_use]
     pub fn decide(&self, head: &RequestHead<'_>, sender: &Sender) -> Decision<'_> {
-        let Some((_, rule)) = self.find(head) else { return Decision::Unmatched };
-        if !rule.guard.allows(head.method) {
+        let Some((_, rule)) = self.find(head, sender.gateways) else { return Decision::Unmatched };
+        if !rule.allows(head.method) {
             return Decision::Unmatched;
         }
         let verdicts = rule.mirrors.iter().map(|mirror| MirrorVerdict {
@@ -276,6 +302,12 @@ impl Rules {
             picked: mirror.sampler.picks(head, sender),
         });
         Decision::Matched { rule: &rule.name, mirrors: MirrorVerdicts::collect(verdicts) }
+    }
+
+    /// Those of `names` (`namespace/name`) that a route is tied to; the others make no difference.
+    #[must_use]
+    pub fn gateway_set(&self, names: &[String]) -> GatewaySet {
+        GatewaySet::of(&self.gateways, names.iter())
     }
 
     /// How many routes there are.
@@ -292,21 +324,23 @@ impl Rules {
 
     /// Every alternative of every rule in order of precedence, and what becomes of it for this request.
     #[must_use]
-    pub fn considered<'r>(&'r self, head: &RequestHead<'_>) -> Vec<Considered<'r>> {
+    pub fn considered<'r>(&'r self, head: &RequestHead<'_>, gateways: GatewaySet) -> Vec<Considered<'r>> {
         let facets = Facets::of(head);
         let host = LowerHost::of(head.authority());
-        let taken = self.find(head).map(|(index, _)| index);
+        let taken = self.find(head, gateways).map(|(index, _)| index);
         let reachable: Vec<usize> = self.hosts.candidates(&host).collect();
         let consider = |(index, candidate): (usize, &'r Candidate)| {
             let rule = self.rules.get(candidate.rule)?;
             let outcome = match candidate.matched.mismatch(&facets) {
                 _ if !reachable.contains(&index) => Outcome::Mismatch(Mismatch::Host),
+                _ if !rule.holds_at(gateways) => Outcome::Mismatch(Mismatch::Gateway),
                 Some(mismatch) => Outcome::Mismatch(mismatch),
                 None if taken != Some(index) => Outcome::Outranked,
+                None if rule.mirrors.is_empty() => Outcome::Unmirrored,
                 None if rule.guard.allows(head.method) => Outcome::Taken,
                 None => Outcome::Guarded,
             };
-            let condition = describe(&rule.hosts, &candidate.matched);
+            let condition = self.describe(rule, &candidate.matched);
             Some(Considered { rule: &rule.name, condition, outcome })
         };
         self.candidates.iter().enumerate().filter_map(consider).collect()
@@ -315,7 +349,7 @@ impl Rules {
     /// How each mirror of the rule that takes this request chooses; empty when none does.
     #[must_use]
     pub fn choices(&self, head: &RequestHead<'_>, sender: &Sender) -> Vec<MirrorChoice<'_>> {
-        let found = self.find(head).filter(|(_, rule)| rule.guard.allows(head.method));
+        let found = self.find(head, sender.gateways).filter(|(_, rule)| rule.allows(head.method));
         let mirrors = found.map(|(_, rule)| rule.mirrors.as_slice()).unwrap_or_default();
         mirrors
             .iter()
@@ -329,14 +363,28 @@ impl Rules {
             .collect()
     }
 
+    /// An alternative of a rule in words.
+    fn describe(&self, rule: &BuiltRule, matched: &Match) -> String {
+        let own = |name: &&String| {
+            let name = std::slice::from_ref(*name);
+            rule.gateways.is_some_and(|gateways| gateways.meets(self.gateway_set(name)))
+        };
+        let gateways: Vec<&str> = self.gateways.iter().filter(own).map(String::as_str).collect();
+        let hosts: Vec<String> = rule.hosts.iter().map(ToString::to_string).collect();
+        let gateways = (!gateways.is_empty()).then(|| format!("gateway {}, ", gateways.join(" or ")));
+        let hosts = (!hosts.is_empty()).then(|| format!("host {}, ", hosts.join(" or ")));
+        format!("{}{}{matched}", gateways.unwrap_or_default(), hosts.unwrap_or_default())
+    }
+
     /// The candidate that takes the request, and its rule.
-    fn find(&self, head: &RequestHead<'_>) -> Option<(usize, &BuiltRule)> {
+    fn find(&self, head: &RequestHead<'_>, gateways: GatewaySet) -> Option<(usize, &BuiltRule)> {
         let facets = Facets::of(head);
         let host = LowerHost::of(head.authority());
         self.hosts.candidates(&host).find_map(|index| {
             let candidate = self.candidates.get(index)?;
             let rule = self.rules.get(candidate.rule)?;
-            candidate.matched.mismatch(&facets).is_none().then_some((index, rule))
+            (rule.holds_at(gateways) && candidate.matched.mismatch(&facets).is_none())
+                .then_some((index, rule))
         })
     }
 }
@@ -347,19 +395,22 @@ pub fn is_mirrored(head: &RequestHead<'_>, loop_mark: &str) -> bool {
     head.fields.iter().any(|field| field.is(loop_mark))
 }
 
+/// Every name once. Configuration allows no more than [`MAX_GATEWAYS`].
+fn gateway_names(routes: &[Route]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in routes.iter().flat_map(|route| &route.gateways) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
 fn build_mirror(mirror: Mirror, sampling: &Sampling) -> BuiltMirror {
     BuiltMirror {
         shadow: mirror.shadow,
         sampler: Sampler::new(mirror.share, mirror.by, &mirror.salt, sampling),
     }
-}
-
-fn describe(hosts: &[HostPattern], matched: &Match) -> String {
-    if hosts.is_empty() {
-        return matched.to_string();
-    }
-    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-    format!("host {}, {matched}", hosts.join(" or "))
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ const LARGE: Exchange = Exchange { request_bytes: 3_000_000, answer_bytes: 1_000
 pub(crate) fn config(points: Vec<CapturePoint>) -> CaptureConfig {
     CaptureConfig {
         points,
+        gateways: Vec::new(),
         leg: Leg::Downstream,
         ports: vec![PORT],
         tc_mode: TcMode::Auto,

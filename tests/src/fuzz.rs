@@ -13,6 +13,7 @@ mod h2_frame;
 mod heads;
 mod hpack;
 mod input;
+mod manifests;
 mod pcap;
 mod pipeline;
 
@@ -38,10 +39,12 @@ pub const H2: Target = Target { name: "h2", run: h2::run };
 pub const H2_FRAME: Target = Target { name: "h2_frame", run: h2_frame::run };
 /// HPACK: keeps its bounds, and joined late never contradicts the decoder that saw all.
 pub const HPACK: Target = Target { name: "hpack", run: hpack::run };
+/// Manifests of Kubernetes objects: what is made of them is a right configuration, and findings are one line.
+pub const MANIFESTS: Target = Target { name: "manifests", run: manifests::run };
 /// Capture files: every packet is counted once.
 pub const PCAP: Target = Target { name: "pcap", run: pcap::run };
 /// The pure middle as a whole: keeps its books, holds nothing after the end, and makes only right heads.
 pub const PIPELINE: Target = Target { name: "pipeline", run: pipeline::run };
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [ANSWER, H1, H2, H2_FRAME, HPACK, PCAP, PIPELINE];
+pub const TARGETS: [Target; 8] = [ANSWER, H1, H2, H2_FRAME, HPACK, MANIFESTS, PCAP, PIPELINE];

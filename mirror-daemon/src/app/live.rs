@@ -13,8 +13,9 @@ use super::control::Control;
 use super::pages::{self, ReloadBooks, Sources};
 use super::reload::Reloader;
 use super::shard::{Generation, LiveOutlet, Shard};
+use super::source::Source;
 use super::stats::ShardStats;
-use super::{Failure, load, start};
+use super::{Failure, start};
 use crate::admin::{AdminServer, Pages};
 use crate::capture::{self, Capture, Waker};
 use crate::config::Config;
@@ -25,7 +26,6 @@ use crate::replay::Replayer;
 use crate::telemetry::Ledger;
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -35,20 +35,23 @@ use tokio::sync::mpsc;
 const LIFECYCLES_WAITING: usize = 4096;
 
 /// Runs until told to end.
-pub(super) fn run(path: &Path) -> Result<(), Failure> {
+pub(super) fn run(source: &Source) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the async runtime can't be started")
         .map_err(Failure::Running)?;
-    runtime.block_on(Box::pin(run_async(path)))
+    runtime.block_on(Box::pin(run_async(source)))
 }
 
-async fn run_async(path: &Path) -> Result<(), Failure> {
-    // Before the first read, so that no change of the file is missed.
-    let watch = ConfigWatch::new(path);
+async fn run_async(source: &Source) -> Result<(), Failure> {
+    // Before the first read, so that no change is missed.
+    let watches = Watches {
+        file: source.file.as_deref().map(ConfigWatch::new),
+        manifests: source.manifests.as_deref().map(ConfigWatch::of_tree),
+    };
     let signals = Signals::install().context("signals can't be handled").map_err(Failure::Running)?;
-    let config = Arc::new(load(path)?);
+    let config = Arc::new(source.load().map_err(Failure::Usage)?);
     step_back(config.nice);
     let ledger = Arc::new(Ledger::default());
     let view = Arc::new(View::new(1, Arc::clone(&config), &ledger));
@@ -66,7 +69,13 @@ async fn run_async(path: &Path) -> Result<(), Failure> {
 
     let (capture, reload) = (Mutex::new(attached), ReloadBooks::default());
     let sources = Arc::new(Sources { ledger, replayer, current, shutdown, engine, capture, reload });
-    serve(sources, admin, watch, signals, path).await
+    serve(sources, admin, watches, signals, source.clone()).await
+}
+
+/// What tells that the configuration may have changed.
+struct Watches {
+    file: Option<ConfigWatch>,
+    manifests: Option<ConfigWatch>,
 }
 
 /// Makes this thread, and so every thread that it starts, give way to others: the gateway runs on the same
@@ -81,18 +90,19 @@ fn step_back(nice: u8) {
 async fn serve(
     sources: Arc<Sources>,
     admin: Option<AdminServer>,
-    watch: ConfigWatch,
+    watches: Watches,
     signals: Signals,
-    path: &Path,
+    origin: Source,
 ) -> Result<(), Failure> {
-    // From signals and the watched file to the reloader below; one that waits stands for all.
+    // From signals and what is watched to the reloader below; one that waits stands for all.
     let (reload_tx, mut reload_rx) = mpsc::channel(1);
     let drain_timeout = {
         let current = Arc::clone(&sources.current);
         move || current.load().view.config.drain_timeout
     };
     let obeying = tokio::spawn(signals.obey(sources.shutdown.clone(), drain_timeout, reload_tx.clone()));
-    let watching = tokio::spawn(watch.report(reload_tx));
+    let watching = [watches.file, watches.manifests].into_iter().flatten();
+    let watching: Vec<_> = watching.map(|watch| tokio::spawn(watch.report(reload_tx.clone()))).collect();
     let (pages_end_tx, pages_end_rx) = tokio::sync::oneshot::channel::<()>();
     let pages = admin.map(|admin| {
         tracing::info!(address = %admin.address(), "pages are served");
@@ -101,7 +111,7 @@ async fn serve(
             let _ = pages_end_rx.await;
         }))
     });
-    let reloader = Arc::new(Reloader::new(Arc::clone(&sources), path));
+    let reloader = Arc::new(Reloader::new(Arc::clone(&sources), origin));
     loop {
         tokio::select! {
             () = sources.shutdown.drained() => break,
@@ -113,7 +123,7 @@ async fn serve(
             () = sources.keep_attached() => {}
         }
     }
-    watching.abort();
+    watching.iter().for_each(tokio::task::JoinHandle::abort);
     let outcome = end(&sources).await;
     let _ = pages_end_tx.send(());
     if let Some(pages) = pages {
@@ -228,6 +238,11 @@ fn start_capture(
     let Capture { attacher, readers, control, counters, mut live, verdicts } =
         capture::open(&config.capture).map_err(Failure::usage)?;
     start::refuse_missing_points(&attacher)?;
+    let generation = current.load_full();
+    let view = View::clone(&generation.view);
+    let points = attacher.points().into_iter().map(|point| (point.number, point.point));
+    let replay = generation.replay.clone();
+    current.store(Arc::new(Generation { view: Arc::new(view.at_points(points)), replay }));
     // Ready means capturing: the programs do nothing until the first beat.
     live.beat().map_err(Failure::usage)?;
     let mut lifecycle_txs = Vec::new();

@@ -1,6 +1,7 @@
 //! `run --pcap`: a capture file through the same pipeline, to real shadows or to none.
 
-use super::{Failure, load};
+use super::Failure;
+use super::source::Source;
 use crate::capture::pcap::PcapSource;
 use crate::config::{Config, Leg, ShadowId};
 use crate::flow::{FlowKey, HashSeed, SeqNumber};
@@ -17,24 +18,24 @@ use tokio::time::Instant;
 const FILE_SEED: HashSeed = HashSeed([0x6d69_7272_6f72, 0x6461_656d_6f6e]);
 
 /// Reads the file to its end and waits for what the shadows still have to get.
-pub(super) fn run(config: Option<&Path>, pcap: &Path, ports: &[u16]) -> Result<(), Failure> {
+pub(super) fn run(source: &Source, pcap: &Path, ports: &[u16]) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .context("the async runtime can't be started")
         .map_err(Failure::Running)?;
-    let config = Arc::new(match config {
-        Some(path) => load(path)?,
-        None => Config::without_rules(Leg::Downstream, ports),
+    let config = Arc::new(match (&source.file, &source.manifests) {
+        (None, None) => Config::without_rules(Leg::Downstream, ports),
+        _ => source.load().map_err(Failure::Usage)?,
     });
     let ledger = Arc::new(Ledger::default());
     let view = Arc::new(View::new(1, Arc::clone(&config), &ledger));
     let replayer = Replayer::start(runtime.handle(), view.shadows()).map_err(Failure::usage)?;
     let ports = if ports.is_empty() { config.capture.ports.as_slice() } else { ports };
-    let mut source = PcapSource::open(pcap, config.capture.leg, ports).map_err(Failure::usage)?;
+    let mut capture_file = PcapSource::open(pcap, config.capture.leg, ports).map_err(Failure::usage)?;
     let mut pipeline = Pipeline::new(view, Arc::clone(&ledger), FILE_SEED, FileOutlet(replayer.handle()));
-    let read = source.for_each(|segment| {
+    let read = capture_file.for_each(|segment| {
         pipeline.handle_timeout(segment.at);
         pipeline.handle_segment(segment);
         pipeline.outlet_mut().0.flush();

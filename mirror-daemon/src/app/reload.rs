@@ -3,12 +3,12 @@
 use super::live::Attached;
 use super::pages::Sources;
 use super::shard::Generation;
+use super::source::Source;
 use crate::capture::{Attacher, Trial};
 use crate::config::{CaptureConfig, Config};
 use crate::pipeline::View;
 use crate::replay;
-use anyhow::{Context, bail};
-use std::path::{Path, PathBuf};
+use anyhow::bail;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -16,22 +16,24 @@ use std::sync::{Arc, PoisonError};
 #[derive(Debug)]
 pub(super) struct Reloader {
     sources: Arc<Sources>,
-    path: PathBuf,
+    origin: Source,
 }
 
 impl Reloader {
-    pub(super) fn new(sources: Arc<Sources>, path: &Path) -> Self {
-        Self { sources, path: path.to_owned() }
+    pub(super) fn new(sources: Arc<Sources>, origin: Source) -> Self {
+        Self { sources, origin }
     }
 
-    /// Reads the file again and takes it, or says why not. Blocks.
+    /// Reads the file and the manifests again and takes them, or says why not. Blocks.
     pub(super) fn reload(&self) {
         let outcome = self.take();
         let failed = outcome.is_err();
         let books = &self.sources.reload;
         books.last_failed.store(failed, Ordering::Relaxed);
         match outcome {
-            Ok(generation) => tracing::info!(generation, path = %self.path.display(), "configuration taken"),
+            Ok(generation) => {
+                tracing::info!(generation, source = self.origin.describe(), "configuration taken")
+            }
             Err(error) => {
                 books.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("configuration refused, the running one stays: {error:#}");
@@ -40,9 +42,7 @@ impl Reloader {
     }
 
     fn take(&self) -> anyhow::Result<u64> {
-        let text = std::fs::read_to_string(&self.path)
-            .with_context(|| format!("{} can't be read", self.path.display()))?;
-        let config = Arc::new(Config::from_toml(&text, &self.path.display().to_string())?);
+        let config = Arc::new(self.origin.load()?);
         let running = Arc::clone(&self.sources.current.load().view);
         refuse_what_takes_a_restart(&running.config, &config)?;
         for shadow in &config.shadows {
@@ -64,6 +64,7 @@ impl Reloader {
         }
         // From here on nothing is refused: the replayer has let go of shadows, and the rules must follow.
         let committed = attacher.commit(trial);
+        let view = view.at_points(attacher.points().into_iter().map(|point| (point.number, point.point)));
         let generation = self.take_up(view);
         committed?;
         Ok(generation)

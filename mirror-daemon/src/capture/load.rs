@@ -198,6 +198,7 @@ mod tests {
     fn config(ring_bytes: u32, shards: u32) -> CaptureConfig {
         CaptureConfig {
             points: Vec::new(),
+            gateways: vec![],
             leg: Leg::Upstream,
             ports: vec![80, 8080],
             tc_mode: TcMode::Auto,

@@ -1,6 +1,7 @@
 //! From the TOML as written to [`Config`]: every key, its default, its range and its faults.
 
 mod capture;
+mod kubernetes;
 mod names;
 mod rewrite;
 mod route;
@@ -8,12 +9,14 @@ mod sample;
 mod shadow;
 
 pub(crate) use names::is_token;
+pub(crate) use rewrite::is_host_literal;
+pub(crate) use shadow::MAX_SHADOWS;
 
 use super::fault::ConfigFaults;
 use super::read::{Document, Node, Section};
 use super::types::DEFAULT_LOOP_MARK;
-use super::types::{AdminConfig, Config};
-use crate::rule::{DEFAULT_REQUEST_ID, DEFAULT_SEED, Rules, Sampling};
+use super::types::{AdminConfig, CaptureConfig, Config, KubernetesConfig};
+use crate::rule::{DEFAULT_REQUEST_ID, DEFAULT_SEED, MAX_GATEWAYS, Rules, Sampling};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,22 +57,24 @@ fn root(section: Section<'_>) -> Option<Config> {
     let text = |node: Node<'_>| node.text().map(str::to_owned);
     let seed = section.or("seed", DEFAULT_SEED.to_owned(), text);
     let request_id = section.or("request_id", DEFAULT_REQUEST_ID.to_owned(), names::header);
-    if let Some(kubernetes) = section.node("kubernetes") {
-        kubernetes.fault(
-            "rules from the cluster are not in this build yet; write [[route]] tables, and leave [kubernetes] out",
-        );
-    }
+    let kubernetes = kubernetes::kubernetes(section.section("kubernetes"));
     let capture = capture::capture(section.section("capture"));
     let admin = admin(section.section("admin"));
     let shadow_sections = section.sections("shadow");
     let shadow_names = shadow::names(&shadow_sections);
     let shadows: Vec<_> =
         shadow_sections.into_iter().filter_map(|one| shadow::shadow(one, &loop_mark)).map(Arc::new).collect();
-    let routes = section.sections("route").into_iter().map(|one| route::route(one, &shadow_names)).collect();
+    let gateways = gateway_names(capture.as_ref(), &kubernetes);
+    if gateways.len() > MAX_GATEWAYS {
+        section.fault(format!("names {} gateways in all; allowed are {MAX_GATEWAYS}", gateways.len()));
+    }
+    let names = route::Names { shadows: shadow_names, gateways };
+    let routes = section.sections("route").into_iter().map(|one| route::route(one, &names)).collect();
     section.close();
     Some(Config {
         capture: capture?,
         shadows,
+        kubernetes,
         rules: Rules::new(routes, &Sampling { seed, request_id }),
         admin,
         loop_mark,
@@ -77,6 +82,16 @@ fn root(section: Section<'_>) -> Option<Config> {
         drain_timeout,
         nice: u8::try_from(nice).unwrap_or(0),
     })
+}
+
+/// The gateways that routes may be tied to: those that a capture point carries, and those bound to pods.
+fn gateway_names(capture: Option<&CaptureConfig>, kubernetes: &KubernetesConfig) -> Vec<String> {
+    let carried = capture.into_iter().flat_map(|capture| &capture.gateways).flat_map(|point| &point.names);
+    let mut names: Vec<String> =
+        carried.chain(kubernetes.gateways.iter().map(|bound| &bound.gateway)).cloned().collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn admin(section: Section<'_>) -> AdminConfig {

@@ -124,6 +124,18 @@ impl<'d> Section<'d> {
         nodes.into_iter().filter_map(Node::section).collect()
     }
 
+    /// Every key with its value, for tables whose keys are the user's own.
+    pub(super) fn entries(self) -> Vec<(&'d str, Node<'d>)> {
+        let entries = self.table.into_iter().flat_map(DeTable::iter);
+        let entry = |(key, value): (&'d Spanned<_>, &'d Spanned<DeValue<'d>>)| {
+            let key: &Spanned<std::borrow::Cow<'d, str>> = key;
+            let name: &'d str = key.get_ref();
+            let path = self.path_of(name);
+            (name, Node { document: self.document, path, at: value.span().start, value: value.get_ref() })
+        };
+        entries.map(entry).collect()
+    }
+
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
     }

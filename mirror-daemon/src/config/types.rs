@@ -1,5 +1,6 @@
 //! The types of the checked configuration.
 
+use crate::kube::LabelSelector;
 use crate::rule::Rules;
 
 pub use crate::flow::FlowLimits;
@@ -18,6 +19,8 @@ pub struct Config {
     pub shadows: Vec<Arc<ShadowConfig>>,
     /// Which requests go to which shadows.
     pub rules: Rules,
+    /// How rules are taken from Kubernetes objects.
+    pub kubernetes: KubernetesConfig,
     /// Where the admin pages listen.
     pub admin: AdminConfig,
     /// Name of the loop mark header, e.g. `x-mirrored-by`.
@@ -38,6 +41,7 @@ impl Config {
             capture: CaptureConfig { leg, ports: ports.to_vec(), ..CaptureConfig::default() },
             shadows: Vec::new(),
             rules: Rules::default(),
+            kubernetes: KubernetesConfig::default(),
             admin: AdminConfig { listen: None },
             loop_mark: DEFAULT_LOOP_MARK.to_owned(),
             trusted_proxies: 0,
@@ -79,6 +83,8 @@ pub enum TcMode {
 pub struct CaptureConfig {
     /// Capture points wanted; may be empty (a daemon that only serves its admin pages, or reads a pcap file).
     pub points: Vec<CapturePoint>,
+    /// At which gateways (`namespace/name`) some of these points are.
+    pub gateways: Vec<PointGateways>,
     /// Which connections.
     pub leg: Leg,
     /// TCP ports, 1 to `mirror_common::MAX_PORTS` of them.
@@ -111,6 +117,7 @@ impl Default for CaptureConfig {
     fn default() -> Self {
         Self {
             points: Vec::new(),
+            gateways: Vec::new(),
             leg: Leg::Downstream,
             ports: Vec::new(),
             tc_mode: TcMode::Auto,
@@ -125,6 +132,24 @@ impl Default for CaptureConfig {
             limits: FlowLimits::default(),
         }
     }
+}
+
+impl CaptureConfig {
+    /// The gateways at which a point is; none for one that carries none.
+    #[must_use]
+    pub fn gateways_at(&self, point: &CapturePoint) -> &[String] {
+        let found = self.gateways.iter().find(|carried| carried.point == *point);
+        found.map(|carried| carried.names.as_slice()).unwrap_or_default()
+    }
+}
+
+/// The gateways at which a capture point is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointGateways {
+    /// The point.
+    pub point: CapturePoint,
+    /// Their names, `namespace/name`; at least one.
+    pub names: Vec<String>,
 }
 
 /// One place where programs are attached.
@@ -157,6 +182,68 @@ impl fmt::Display for CapturePoint {
             Self::Cgroup { path } => write!(f, "cgroup {}", path.display()),
         }
     }
+}
+
+/// `[kubernetes]`, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesConfig {
+    /// Take rules from the cluster's API server.
+    pub gateway_api: bool,
+    /// Which HTTPRoutes may mirror, by their labels; the others only keep their requests to themselves.
+    pub route_selector: LabelSelector,
+    /// What becomes of routes that a gateway mirrors itself.
+    pub already_mirrored: AlreadyMirrored,
+    /// What happens to the host of copies made for `RequestMirror` filters.
+    pub request_mirror_host: RequestMirrorHost,
+    /// What the names of Services end in, e.g. `cluster.local`.
+    pub cluster_domain: String,
+    /// Gateways whose routes are taken, for their pods only. Empty: all routes, for every capture point.
+    pub gateways: Vec<GatewayBinding>,
+}
+
+/// The cluster domain when none is configured.
+pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
+
+impl Default for KubernetesConfig {
+    fn default() -> Self {
+        Self {
+            gateway_api: false,
+            route_selector: LabelSelector::default(),
+            already_mirrored: AlreadyMirrored::Refuse,
+            request_mirror_host: RequestMirrorHost::Suffix,
+            cluster_domain: DEFAULT_CLUSTER_DOMAIN.to_owned(),
+            gateways: Vec::new(),
+        }
+    }
+}
+
+/// What becomes of routes that a gateway mirrors itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlreadyMirrored {
+    /// They are not mirrored a second time.
+    Refuse,
+    /// They are taken all the same.
+    Take,
+}
+
+/// What happens to the host of copies made for `RequestMirror` filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestMirrorHost {
+    /// It gets the suffix, as everywhere else.
+    Suffix,
+    /// It stays.
+    Keep,
+}
+
+/// `[[kubernetes.gateway]]`, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayBinding {
+    /// The Gateway that routes name in `parentRefs`, as `namespace/name`.
+    pub gateway: String,
+    /// Namespace of its pods.
+    pub pod_namespace: String,
+    /// Which pods of that namespace are its own.
+    pub pod_selector: LabelSelector,
 }
 
 /// `[admin]`, checked.

@@ -224,7 +224,8 @@ impl<O: Outlet> Requests<O> {
             HttpEvent::Request { number, head, held } => {
                 let peer = proxied_client.unwrap_or_else(|| rule::ip_of(&key.remote_addr));
                 let client_ip = rule::client_ip(head, self.view.config.trusted_proxies, peer);
-                let sender = Sender { client_ip, flow: *key, number: *number };
+                let gateways = self.view.gateways_at(key.capture_point);
+                let sender = Sender { client_ip, flow: *key, number: *number, gateways };
                 self.start(exchanges, head, &sender, *held);
             }
             HttpEvent::Body { number, bytes } => self.change(exchanges, *number, |exchange, view, outlet| {

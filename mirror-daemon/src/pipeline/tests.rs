@@ -24,6 +24,20 @@ hosts = ["h.example"]
 const MAX_TOTAL_BYTES: usize = 100_000;
 const CONNECTIONS: u16 = 50;
 
+/// Where copies go: counted, and their books closed by dropping them.
+#[derive(Default)]
+struct Counting(usize);
+
+impl Outlet for Counting {
+    fn offer(&mut self, _shadow: ShadowId, _request: ShadowRequest) {
+        self.0 += 1;
+    }
+    fn ignore(&mut self, _flow: &FlowKey) {}
+    fn pass_over(&mut self, _flow: &FlowKey, _up_to: SeqNumber) {}
+
+    fn copy_answers(&mut self, _flow: &FlowKey, _whole: bool) {}
+}
+
 struct Nowhere;
 
 impl Outlet for Nowhere {
@@ -60,18 +74,7 @@ fn many_open_connections_sent(bytes: &[u8]) -> (Pipeline<Nowhere>, Arc<Ledger>) 
             capture_point: 1,
         };
         for (seq, flags, payload) in [(0, TcpFlags::SYN, &b""[..]), (1, TcpFlags::ACK, bytes)] {
-            pipeline.handle_segment(&Segment {
-                key,
-                direction: Direction::Request,
-                seq: SeqNumber(seq),
-                ack: SeqNumber(0),
-                flags,
-                selected: None,
-                at: Timestamp(0),
-                segment_bytes: u32::try_from(payload.len()).unwrap(),
-                offset_bytes: 0,
-                payload,
-            });
+            pipeline.handle_segment(&segment(key, seq, flags, payload));
         }
         let buffered_bytes = pipeline.counters().buffered_bytes;
         // What is given up still keeps its entry.
@@ -107,4 +110,44 @@ fn connection_that_is_passed_over_gives_back_what_it_holds() {
     assert_eq!(counters.passed_over_not_http, u64::from(CONNECTIONS));
     assert_eq!(counters.buffered_bytes, 0);
     assert_eq!((counters.http2_searching, counters.http2_unproven, counters.http2_synchronised), (0, 0, 0));
+}
+
+#[test]
+fn route_of_a_gateway_takes_requests_at_the_points_that_carry_it() {
+    let text = CONFIG
+        .replace(r#"["unused"]"#, r#"[{ name = "a", gateways = ["ns/gw"] }, "b"]"#)
+        .replace("hosts =", "gateways = [\"ns/gw\"]\nhosts =");
+    let config = Arc::new(Config::from_toml(&text, "test.toml").unwrap());
+    let [with, without] = config.capture.points.as_slice() else { panic!("{:?}", config.capture.points) };
+    let points = [(4, with.clone()), (7, without.clone())];
+    for (capture_point, is_told, expected) in [(4, true, 1), (7, true, 0), (9, true, 0), (7, false, 1)] {
+        let ledger = Arc::new(Ledger::default());
+        let view = View::new(1, Arc::clone(&config), &ledger);
+        let view = if is_told { view.at_points(points.iter().cloned()) } else { view };
+        let mut pipeline =
+            Pipeline::new(Arc::new(view), Arc::clone(&ledger), HashSeed([1, 2]), Counting::default());
+        let key = FlowKey { gateway_port: 8080, remote_port: 40_000, capture_point, ..FlowKey::default() };
+        let payload = b"GET / HTTP/1.1\r\nHost: h.example\r\n\r\n";
+        for (seq, flags, payload) in [(0, TcpFlags::SYN, &b""[..]), (1, TcpFlags::ACK, payload)] {
+            pipeline.handle_segment(&segment(key, seq, flags, payload));
+        }
+        pipeline.handle_end();
+        assert_eq!(pipeline.outlet_mut().0, expected, "at {capture_point}, told: {is_told}");
+        assert_eq!((ledger.matched.value(), ledger.seen()), (u64::try_from(expected).unwrap(), 1));
+    }
+}
+
+fn segment(key: FlowKey, seq: u32, flags: TcpFlags, payload: &[u8]) -> Segment<'_> {
+    Segment {
+        key,
+        direction: Direction::Request,
+        seq: SeqNumber(seq),
+        ack: SeqNumber(0),
+        flags,
+        selected: None,
+        at: Timestamp(0),
+        segment_bytes: u32::try_from(payload.len()).unwrap(),
+        offset_bytes: 0,
+        payload,
+    }
 }

@@ -1,11 +1,13 @@
 //! One generation of the configuration, as the pipelines see it.
 
-use crate::config::{Config, ShadowConfig, ShadowId};
+use crate::config::{CapturePoint, Config, ShadowConfig, ShadowId};
+use crate::rule::GatewaySet;
 use crate::telemetry::{Ledger, ShadowLedger};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One generation of the configuration, with the books of its shadows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct View {
     /// Counts up with each reload.
     pub generation: u64,
@@ -13,6 +15,8 @@ pub struct View {
     pub config: Arc<Config>,
     /// The books, by [`ShadowId`].
     pub books: Vec<Arc<ShadowLedger>>,
+    /// At which gateways each capture point is, by its number; `None`: where rules hold makes no difference.
+    gateways: Option<BTreeMap<u32, GatewaySet>>,
 }
 
 impl View {
@@ -20,7 +24,23 @@ impl View {
     #[must_use]
     pub fn new(generation: u64, config: Arc<Config>, ledger: &Ledger) -> Self {
         let books = config.shadows.iter().map(|shadow| ledger.shadow(&shadow.name)).collect();
-        Self { generation, config, books }
+        Self { generation, config, books, gateways: None }
+    }
+
+    /// The same view for these capture points, by their numbers: from now on a route that names gateways holds
+    /// only at points that carry one of them. A point that is not told of belongs to no gateway.
+    #[must_use]
+    pub fn at_points(mut self, points: impl Iterator<Item = (u32, CapturePoint)>) -> Self {
+        let gateways =
+            |point: &CapturePoint| self.config.rules.gateway_set(self.config.capture.gateways_at(point));
+        self.gateways = Some(points.map(|(number, point)| (number, gateways(&point))).collect());
+        self
+    }
+
+    /// The gateways at whose capture point requests of this number's flows are seen.
+    pub(super) fn gateways_at(&self, capture_point: u32) -> GatewaySet {
+        let Some(gateways) = &self.gateways else { return GatewaySet::ALL };
+        gateways.get(&capture_point).copied().unwrap_or(GatewaySet::NONE)
     }
 
     /// Every shadow with its books, in the order of [`ShadowId`].

@@ -178,3 +178,56 @@ async fn report_coalesces_and_ends_with_its_receiver() {
     drop(reload_rx);
     time::timeout(SOON, reporter).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn everything_below_a_watched_directory_is_told() {
+    let root = directory();
+    let at = |name: &str| root.path().join("manifests").join(name);
+    let mut watch = ConfigWatch::of_tree(&at(""));
+    fs::create_dir(at("")).unwrap();
+    assert!(is_told(&mut watch).await, "it appears");
+    fs::write(at("a.yaml"), "a").unwrap();
+    assert!(is_told(&mut watch).await, "a new file");
+    fs::write(at("a.yaml"), "b").unwrap();
+    assert!(is_told(&mut watch).await, "a file written in place");
+    fs::create_dir(at("below")).unwrap();
+    assert!(is_told(&mut watch).await, "a new directory");
+    fs::write(at("below/c.yaml"), "c").unwrap();
+    assert!(is_told(&mut watch).await, "a file in it");
+    fs::write(at(".tmp"), "d").unwrap();
+    fs::rename(at(".tmp"), at("below/c.yaml")).unwrap();
+    assert!(is_told(&mut watch).await, "a file replaced");
+    fs::remove_file(at("below/c.yaml")).unwrap();
+    assert!(is_told(&mut watch).await, "a file removed");
+    fs::write(root.path().join("neighbour"), "e").unwrap();
+    fs::read_to_string(at("a.yaml")).unwrap();
+    assert!(is_quiet(&mut watch).await, "neighbours and readers are no change");
+}
+
+#[tokio::test]
+async fn config_map_swap_in_a_watched_directory_is_told() {
+    let root = directory();
+    let at = |name: &str| root.path().join(name);
+    for name in ["..1", "..2"] {
+        fs::create_dir(at(name)).unwrap();
+        fs::write(at(name).join("a.yaml"), name).unwrap();
+    }
+    symlink("..1", at("..data")).unwrap();
+    symlink("..data/a.yaml", at("a.yaml")).unwrap();
+    let mut watch = ConfigWatch::of_tree(root.path());
+    symlink("..2", at("..data_tmp")).unwrap();
+    fs::rename(at("..data_tmp"), at("..data")).unwrap();
+    assert!(is_told(&mut watch).await);
+    assert_eq!(fs::read_to_string(at("a.yaml")).unwrap(), "..2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn watched_directory_is_polled_without_inotify() {
+    let root = directory();
+    fs::create_dir(root.path().join("below")).unwrap();
+    let mut watch = ConfigWatch::of_tree(root.path());
+    watch.watches = None;
+    assert!(time::timeout(POLL_INTERVAL * 3, watch.changed()).await.is_err());
+    fs::write(root.path().join("below/a.yaml"), "a").unwrap();
+    assert!(time::timeout(POLL_INTERVAL * 3, watch.changed()).await.is_ok());
+}

@@ -15,8 +15,32 @@ const MAX_STEPS: usize = 256;
 pub(super) struct Step {
     /// A directory without symbolic links in it.
     pub(super) directory: PathBuf,
-    /// The name looked up there.
-    pub(super) name: OsString,
+    /// The name looked up there; `None`: every name.
+    pub(super) name: Option<OsString>,
+}
+
+/// Most directories of a tree that are watched.
+const MAX_DIRECTORIES: usize = 1024;
+
+/// The steps to the directory `path`, and all names in it and in the directories below it.
+pub(super) fn tree_steps(path: &Path) -> Vec<Step> {
+    let mut steps = steps(path);
+    let Ok(root) = path.canonicalize() else { return steps };
+    let mut ahead = vec![root];
+    let mut count = 0_usize;
+    while let Some(directory) = ahead.pop() {
+        count = count.saturating_add(1);
+        if count > MAX_DIRECTORIES {
+            break;
+        }
+        let below = fs::read_dir(&directory).into_iter().flatten().flatten();
+        let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let mut below: Vec<PathBuf> = below.map(|entry| entry.path()).collect();
+        below.sort_unstable();
+        ahead.append(&mut below);
+        steps.push(Step { directory, name: None });
+    }
+    steps
 }
 
 /// The steps to `path`, which must be absolute. Ends at the first name that does not exist, or is no directory.
@@ -31,7 +55,7 @@ pub(super) fn steps(path: &Path) -> Vec<Step> {
             continue;
         }
         let place = directory.join(&name);
-        steps.push(Step { directory: directory.clone(), name });
+        steps.push(Step { directory: directory.clone(), name: Some(name) });
         if steps.len() >= MAX_STEPS {
             break;
         }
@@ -79,7 +103,8 @@ mod tests {
         symlink("..2024", root.join("mount/..data")).unwrap();
         symlink("..data/c.toml", root.join("mount/c.toml")).unwrap();
         symlink(root.join("mount"), root.join("etc")).unwrap();
-        let step = |directory: &str, name: &str| Step { directory: root.join(directory), name: name.into() };
+        let step =
+            |directory: &str, name: &str| Step { directory: root.join(directory), name: Some(name.into()) };
         let found = steps(&root.join("etc/../etc/c.toml"));
         let tail: Vec<_> = found.into_iter().filter(|step| step.directory.starts_with(&root)).collect();
         let mount = |name| step("mount", name);
@@ -99,7 +124,7 @@ mod tests {
     fn trail_ends_where_nothing_is_and_where_links_go_round() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
-        assert_eq!(steps(&root.join("a/b/c")).last().unwrap().name, "a");
+        assert_eq!(steps(&root.join("a/b/c")).last().unwrap().name, Some("a".into()));
         symlink("round", root.join("round")).unwrap();
         assert!(steps(&root.join("round/x")).len() < MAX_STEPS);
     }

@@ -89,6 +89,8 @@ pub enum MethodGuard {
 pub enum Mismatch<'r> {
     /// The route is for other hosts.
     Host,
+    /// The route is for other gateways.
+    Gateway,
     /// The path.
     Path,
     /// The method.
@@ -276,6 +278,7 @@ impl fmt::Display for Mismatch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host => f.write_str("other host"),
+            Self::Gateway => f.write_str("other gateway"),
             Self::Path => f.write_str("other path"),
             Self::Method => f.write_str("other method"),
             Self::Header(name) => write!(f, "header {name} differs or is missing"),

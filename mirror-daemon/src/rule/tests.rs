@@ -1,5 +1,6 @@
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
 
+mod gateways;
 mod matching;
 mod properties;
 mod sampling;
@@ -22,6 +23,7 @@ fn sender(number: u64) -> Sender {
         client_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         flow: FlowKey { gateway_port: 80, remote_port: 40_000, ..FlowKey::default() },
         number: RequestNumber(number),
+        gateways: GatewaySet::ALL,
     }
 }
 
@@ -43,7 +45,7 @@ fn rule(name: &str, matched: Match) -> RouteRule {
 }
 
 fn route(names: &[&str], rules: Vec<RouteRule>) -> Route {
-    Route { hosts: hosts(names), origin: None, rules }
+    Route { hosts: hosts(names), gateways: vec![], origin: None, rules }
 }
 
 fn rules(routes: Vec<Route>) -> Rules {

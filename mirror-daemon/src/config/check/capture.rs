@@ -1,8 +1,9 @@
 //! `[capture]`.
 
+use super::kubernetes::gateway_names;
 use super::names::list;
 use crate::config::read::{Node, Section};
-use crate::config::types::{CaptureConfig, CapturePoint, FlowLimits, Leg, TcMode};
+use crate::config::types::{CaptureConfig, CapturePoint, FlowLimits, Leg, PointGateways, TcMode};
 use mirror_common::{MAX_PORTS, MAX_SHARDS};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
     }
     let netns = section.node("netns").and_then(network_namespace);
     let default = CaptureConfig::default();
-    let points = points(&section, netns.as_ref());
+    let (points, gateways) = points(&section, netns.as_ref());
     let leg = section.or("leg", default.leg, |node| {
         choice(&node, &[("downstream", Leg::Downstream), ("upstream", Leg::Upstream)])
     });
@@ -38,6 +39,7 @@ pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
     let tick_allowed = Duration::from_micros(100)..=Duration::from_secs(1);
     let config = CaptureConfig {
         points,
+        gateways,
         leg,
         ports,
         tc_mode,
@@ -55,15 +57,22 @@ pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
     Some(config)
 }
 
-fn points(section: &Section<'_>, netns: Option<&PathBuf>) -> Vec<CapturePoint> {
+/// A capture point as it is written, and the gateways it carries.
+type Written = (CapturePoint, Vec<String>);
+
+fn points(section: &Section<'_>, netns: Option<&PathBuf>) -> (Vec<CapturePoint>, Vec<PointGateways>) {
     let mut points: Vec<CapturePoint> = Vec::new();
-    let mut push = |node: Node<'_>, read: &dyn Fn(&Node<'_>) -> Option<CapturePoint>| {
-        let Some(point) = read(&node) else { return };
+    let mut gateways = Vec::new();
+    let mut push = |node: Node<'_>, read: &dyn Fn(&Node<'_>) -> Option<Written>| {
+        let Some((point, names)) = read(&node) else { return };
         if let Some(twice) = points.iter().find_map(|other| twice(other, &point)) {
             node.fault(format!("{} {twice}, and would be mirrored twice; leave one out", node.found()));
         } else if points.len() >= MAX_POINTS {
             node.fault(format!("is one capture point too many; allowed are {MAX_POINTS}"));
         } else {
+            if !names.is_empty() {
+                gateways.push(PointGateways { point: point.clone(), names });
+            }
             points.push(point);
         }
     };
@@ -71,9 +80,22 @@ fn points(section: &Section<'_>, netns: Option<&PathBuf>) -> Vec<CapturePoint> {
         push(node, &|node| interface(node, netns));
     }
     for node in section.node("cgroups").and_then(Node::list).unwrap_or_default() {
-        push(node, &|node| Some(CapturePoint::Cgroup { path: absolute_path(node.clone())? }));
+        push(node, &cgroup);
     }
-    points
+    (points, gateways)
+}
+
+/// `"/sys/fs/cgroup/x"` or `{ path = "/sys/fs/cgroup/x", gateways = ["ns/name"] }`.
+fn cgroup(node: &Node<'_>) -> Option<Written> {
+    if !node.is_table() {
+        return Some((CapturePoint::Cgroup { path: absolute_path(node.clone())? }, vec![]));
+    }
+    let section = node.clone().section()?;
+    let path = section.required("path", "the cgroup v2 directory, e.g. path = \"/sys/fs/cgroup/x\"");
+    let path = path.and_then(absolute_path);
+    let gateways = section.or("gateways", vec![], gateway_names);
+    section.close();
+    Some((CapturePoint::Cgroup { path: path? }, gateways))
 }
 
 /// How both are one place, in words, as far as their names tell; the rest is found out when they
@@ -109,18 +131,21 @@ fn plain(path: &Path) -> PathBuf {
     }
 }
 
-/// `"eth0"` or `{ name = "eth0", netns = "gw", side = "host" }`.
-fn interface(node: &Node<'_>, netns: Option<&PathBuf>) -> Option<CapturePoint> {
+/// `"eth0"` or `{ name = "eth0", netns = "gw", side = "host", gateways = ["ns/name"] }`.
+fn interface(node: &Node<'_>, netns: Option<&PathBuf>) -> Option<Written> {
     if !node.is_table() {
         let name = interface_name(node.clone())?;
-        return Some(CapturePoint::Interface { name, netns: netns.cloned(), host_side: false });
+        let point = CapturePoint::Interface { name, netns: netns.cloned(), host_side: false };
+        return Some((point, vec![]));
     }
     let section = node.clone().section()?;
     let name = section.required("name", "the interface, e.g. name = \"eth0\"").and_then(interface_name);
     let own_netns = section.node("netns").and_then(network_namespace);
     let host_side = section.or("side", false, |node| choice(&node, &[("gateway", false), ("host", true)]));
+    let gateways = section.or("gateways", vec![], gateway_names);
     section.close();
-    Some(CapturePoint::Interface { name: name?, netns: own_netns.or_else(|| netns.cloned()), host_side })
+    let netns = own_netns.or_else(|| netns.cloned());
+    Some((CapturePoint::Interface { name: name?, netns, host_side }, gateways))
 }
 
 fn interface_name(node: Node<'_>) -> Option<String> {

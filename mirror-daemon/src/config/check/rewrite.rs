@@ -61,18 +61,19 @@ fn suffix_text(node: Node<'_>) -> Option<String> {
     found.map(str::to_owned)
 }
 
+/// A host, with or without a port, that may replace another.
+pub(crate) fn is_host_literal(text: &str) -> bool {
+    let parts = Authority::split(text.as_bytes());
+    let host = parts.host.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
+    let is_address = |inner: &[u8]| inner.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte));
+    let is_host = host.map_or_else(|| parts.host.iter().copied().all(is_host_byte), is_address);
+    let port = parts.port.strip_prefix(b":").map(std::str::from_utf8);
+    let is_port = port.is_none_or(|port| port.is_ok_and(|port| port.parse::<u16>().is_ok()));
+    parts.userinfo.is_empty() && !parts.host.is_empty() && is_host && is_port
+}
+
 fn literal(node: Node<'_>) -> Option<String> {
-    let is_authority = |text: &&str| {
-        let parts = Authority::split(text.as_bytes());
-        let host = parts.host.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
-        let is_address =
-            |inner: &[u8]| inner.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte));
-        let is_host = host.map_or_else(|| parts.host.iter().copied().all(is_host_byte), is_address);
-        let port = parts.port.strip_prefix(b":").map(std::str::from_utf8);
-        let is_port = port.is_none_or(|port| port.is_ok_and(|port| port.parse::<u16>().is_ok()));
-        parts.userinfo.is_empty() && !parts.host.is_empty() && is_host && is_port
-    };
-    let found = node.as_text().filter(is_authority);
+    let found = node.as_text().filter(|text| is_host_literal(text));
     if found.is_none() {
         node.fault(format!(
             "{} is no host; write a host, or host and port such as \"x.example:8443\"",

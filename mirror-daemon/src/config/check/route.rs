@@ -1,5 +1,6 @@
 //! `[[route]]` and `[[route.rule]]`.
 
+use super::kubernetes::gateway_names;
 use super::names::{self, list};
 use super::sample;
 use crate::config::read::{Node, Section, nearest};
@@ -10,10 +11,17 @@ use crate::rule::{
 };
 use std::collections::BTreeMap;
 
-type ShadowNames = BTreeMap<String, ShadowId>;
+/// What routes may name.
+pub(super) struct Names {
+    pub(super) shadows: BTreeMap<String, ShadowId>,
+    pub(super) gateways: Vec<String>,
+}
+
+/// Longest name of a rule, in bytes.
+const MAX_RULE_NAME_BYTES: usize = 600;
 
 /// What is wrong in it is left out, after its fault was noted.
-pub(super) fn route(section: Section<'_>, shadows: &ShadowNames) -> Route {
+pub(super) fn route(section: Section<'_>, names: &Names) -> Route {
     let hosts = section.or("hosts", vec![], |node| {
         let whole = node.clone();
         let nodes = node.list()?;
@@ -22,14 +30,34 @@ pub(super) fn route(section: Section<'_>, shadows: &ShadowNames) -> Route {
         }
         Some(nodes.into_iter().filter_map(host).collect())
     });
+    let gateways = section.or("gateways", vec![], |node| known_gateways(node, names));
     let guard = section.or("methods", MethodGuard::Any, method_guard);
     let rules = section.sections("rule");
     if rules.is_empty() && !section.has("rule") {
         section.fault("has no rule; add [[route.rule]] with mirror = [{ shadow = \"...\" }]");
     }
-    let rules = rules.into_iter().map(|one| rule(one, &guard, shadows)).collect();
+    let rules = rules.into_iter().map(|one| rule(one, &guard, names)).collect();
     section.close();
-    Route { hosts, origin: None, rules }
+    Route { hosts, gateways, origin: None, rules }
+}
+
+/// Gateways that some capture point carries, or that are bound to pods: a name that nothing has would switch
+/// the route off without a word.
+fn known_gateways(node: Node<'_>, names: &Names) -> Option<Vec<String>> {
+    let again = node.clone();
+    let found = gateway_names(node)?;
+    for name in found.iter().filter(|name| !names.gateways.contains(name)) {
+        let there: Vec<&str> = names.gateways.iter().map(String::as_str).collect();
+        let there = match (nearest(name, &there), there.is_empty()) {
+            (_, true) => "there is none".to_owned(),
+            (Some(near), _) => format!("did you mean \"{near}\"?"),
+            (None, _) => format!("there are: {}", there.join(", ")),
+        };
+        again.fault(format!(
+            "\"{name}\" is neither among a capture point's `gateways` nor a [[kubernetes.gateway]]; {there}"
+        ));
+    }
+    Some(found)
 }
 
 fn host(node: Node<'_>) -> Option<HostPattern> {
@@ -65,7 +93,7 @@ fn methods(node: Node<'_>) -> Option<Vec<String>> {
 }
 
 /// A rule without `methods` has its route's guard.
-fn rule(section: Section<'_>, route_guard: &MethodGuard, shadows: &ShadowNames) -> RouteRule {
+fn rule(section: Section<'_>, route_guard: &MethodGuard, names: &Names) -> RouteRule {
     let matches = section.or("match", vec![], |node| {
         let whole = node.clone();
         let nodes = node.list()?;
@@ -77,8 +105,8 @@ fn rule(section: Section<'_>, route_guard: &MethodGuard, shadows: &ShadowNames) 
     let guard = section.or("methods", route_guard.clone(), method_guard);
     let example = "where copies go, e.g. mirror = [{ shadow = \"v2\", percentage = 10 }]";
     let mirrors =
-        section.required("mirror", example).and_then(|node| mirrors(node, shadows)).unwrap_or_default();
-    let name = section.path().to_owned();
+        section.required("mirror", example).and_then(|node| mirrors(node, names)).unwrap_or_default();
+    let name = section.or("name", section.path().to_owned(), rule_name);
     section.close();
     RouteRule { name, matches, guard, mirrors }
 }
@@ -169,18 +197,32 @@ fn only_one(section: &Section<'_>, keys: &[(&str, bool)]) {
     }
 }
 
-fn mirrors(node: Node<'_>, shadows: &ShadowNames) -> Option<Vec<Mirror>> {
-    let whole = node.clone();
-    let nodes = node.list()?;
-    if nodes.is_empty() || nodes.len() > MAX_MIRRORS {
-        whole.fault(format!("has {} mirrors; allowed are 1 to {MAX_MIRRORS}", nodes.len()));
+/// What logs and `explain` call a rule.
+fn rule_name(node: Node<'_>) -> Option<String> {
+    let found = node.clone().text()?;
+    if found.len() > MAX_RULE_NAME_BYTES || found.chars().any(char::is_control) {
+        node.fault(format!(
+            "{} is no name; allowed are up to {MAX_RULE_NAME_BYTES} bytes without control characters",
+            node.found()
+        ));
+        return None;
     }
-    Some(nodes.into_iter().filter_map(|node| mirror(node.section()?, shadows)).collect())
+    Some(found.to_owned())
 }
 
-fn mirror(section: Section<'_>, shadows: &ShadowNames) -> Option<Mirror> {
+/// An empty list keeps the rule's requests from rules of lower precedence.
+fn mirrors(node: Node<'_>, names: &Names) -> Option<Vec<Mirror>> {
+    let whole = node.clone();
+    let nodes = node.list()?;
+    if nodes.len() > MAX_MIRRORS {
+        whole.fault(format!("has {} mirrors; allowed are {MAX_MIRRORS}", nodes.len()));
+    }
+    Some(nodes.into_iter().filter_map(|node| mirror(node.section()?, names)).collect())
+}
+
+fn mirror(section: Section<'_>, names: &Names) -> Option<Mirror> {
     let shadow = section.required("shadow", "the name of a [[shadow]], e.g. shadow = \"v2\"");
-    let shadow = shadow.and_then(|node| shadow_id(node, shadows));
+    let shadow = shadow.and_then(|node| shadow_id(node, &names.shadows));
     let share = sample::share(&section);
     let by = section.or("key", SampleBy::Request, sample::key);
     let salt = section.or("salt", String::new(), |node| node.text().map(str::to_owned));
@@ -188,7 +230,7 @@ fn mirror(section: Section<'_>, shadows: &ShadowNames) -> Option<Mirror> {
     Some(Mirror { shadow: shadow?, share: share?, by, salt })
 }
 
-fn shadow_id(node: Node<'_>, shadows: &ShadowNames) -> Option<ShadowId> {
+fn shadow_id(node: Node<'_>, shadows: &BTreeMap<String, ShadowId>) -> Option<ShadowId> {
     let name = node.clone().text()?;
     let found = shadows.get(name);
     if found.is_none() {

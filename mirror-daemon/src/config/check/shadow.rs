@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Most shadows: each has a queue, a pool and metrics of its own.
-const MAX_SHADOWS: usize = 256;
+pub(crate) const MAX_SHADOWS: usize = 256;
 /// Longest name: it is a metrics label.
 const MAX_NAME_BYTES: usize = 64;
 const KIB: u64 = 1024;

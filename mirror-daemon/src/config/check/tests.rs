@@ -3,7 +3,7 @@
 use crate::config::*;
 use crate::flow::FlowKey;
 use crate::http::{BodyLength, Field, RequestHead, RequestNumber, Version};
-use crate::rule::{Decision, Sender};
+use crate::rule::{Decision, GatewaySet, Sender};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -49,7 +49,15 @@ fn decide<'r>(config: &'r Config, method: &str, host: &str, number: u64) -> Deci
     let body = BodyLength::None;
     let head = RequestHead { method, target: "/x?a", version: Version::Http11, fields: &fields, body };
     let client_ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    config.rules.decide(&head, &Sender { client_ip, flow: FlowKey::default(), number: RequestNumber(number) })
+    config.rules.decide(
+        &head,
+        &Sender {
+            client_ip,
+            flow: FlowKey::default(),
+            number: RequestNumber(number),
+            gateways: GatewaySet::ALL,
+        },
+    )
 }
 
 #[test]
@@ -376,7 +384,9 @@ fn shadow_urls_are_host_and_port_alone() {
 
 #[test]
 fn cluster_configuration_is_recognised_and_refused_in_plain_words() {
-    let found = faults("[capture]\nkubernetes = { namespace = 'a', selector = 'b' }\n[kubernetes]\nx = 1\n");
+    let found = faults(
+        "[capture]\nkubernetes = { namespace = 'a', selector = 'b' }\n[kubernetes]\ngateway_api = true\n",
+    );
     let lines: Vec<&str> = found.lines().collect();
     assert_eq!(lines.len(), 2, "{found}");
     assert!(lines.iter().all(|line| line.contains("not in this build yet")), "{found}");
@@ -470,4 +480,105 @@ proptest! {
 fn deep_nesting_is_a_fault() {
     let deep = format!("a = {}", "[".repeat(100_000));
     assert!(Config::from_toml(&deep, "m").is_err());
+}
+
+#[test]
+fn kubernetes_settings_are_read_and_have_defaults() {
+    let config = Config::from_toml("", "t").unwrap();
+    assert_eq!(config.kubernetes, KubernetesConfig::default());
+    let text = "[kubernetes]\nroute_selector = \"a=b\"\nalready_mirrored = \"take\"\nrequest_mirror_host = \"keep\"\n\
+                cluster_domain = \"corp.example\"\n[[kubernetes.gateway]]\nname = \"http\"\nnamespace = \"gloo-system\"\n\
+                pods = { selector = { matchLabels = { app = \"gw\" } }, namespace = \"pods\" }\n\
+                [[kubernetes.gateway]]\nname = \"x\"\nnamespace = \"ns\"\npods = { selector = \"app\" }\n";
+    let kubernetes = Config::from_toml(text, "t").unwrap_or_else(|faults| panic!("{faults}")).kubernetes;
+    assert_eq!(kubernetes.already_mirrored, AlreadyMirrored::Take);
+    assert_eq!(kubernetes.request_mirror_host, RequestMirrorHost::Keep);
+    assert_eq!(kubernetes.cluster_domain, "corp.example");
+    let [first, second] = kubernetes.gateways.as_slice() else { panic!("{:?}", kubernetes.gateways) };
+    assert_eq!((first.gateway.as_str(), first.pod_namespace.as_str()), ("gloo-system/http", "pods"));
+    assert_eq!(first.pod_selector.to_string(), "app in (gw)");
+    assert_eq!((second.gateway.as_str(), second.pod_namespace.as_str()), ("ns/x", "ns"));
+}
+
+#[test]
+fn faults_of_kubernetes_settings_name_their_keys() {
+    for (text, expected) in [
+        (
+            "gateway_api = true",
+            "t:2: kubernetes.gateway_api: reading routes from the API server is not in this build yet",
+        ),
+        ("route_selector = \"a in b\"", "t:2: kubernetes.route_selector: is no label selector"),
+        (
+            "route_selector = { matchLabel = {} }",
+            "t:2: kubernetes.route_selector.matchLabel: unknown key; did you mean `matchLabels`?",
+        ),
+        (
+            "route_selector = { matchLabels = { a = 1 } }",
+            "t:2: kubernetes.route_selector.matchLabels.a: is 1; write",
+        ),
+        (
+            "route_selector = { matchExpressions = [{ key = \"a\", operator = \"Like\" }] }",
+            "t:2: kubernetes.route_selector.matchExpressions[0].operator: is \"Like\"",
+        ),
+        (
+            "already_mirrored = \"maybe\"",
+            "t:2: kubernetes.already_mirrored: is \"maybe\"; write \"refuse\" or \"take\"",
+        ),
+        (
+            "request_mirror_host = \"x\"",
+            "t:2: kubernetes.request_mirror_host: is \"x\"; write \"suffix\" or \"keep\"",
+        ),
+        ("cluster_domain = \".local\"", "t:2: kubernetes.cluster_domain: \".local\" is no domain"),
+        (
+            "route_selektor = \"a\"",
+            "t:2: kubernetes.route_selektor: unknown key; did you mean `route_selector`?",
+        ),
+        ("[[kubernetes.gateway]]\nname = \"x\"", "t:2: kubernetes.gateway[0].namespace: is missing"),
+        (
+            "[[kubernetes.gateway]]\nname = \"x\"\nnamespace = \"ns\"\npods = { selector = \"\" }",
+            "t:5: kubernetes.gateway[0].pods.selector: is empty, and would select every pod",
+        ),
+    ] {
+        let faults = Config::from_toml(&format!("[kubernetes]\n{text}\n"), "t").unwrap_err().to_string();
+        assert!(faults.contains(expected), "{text}\n{faults}");
+    }
+}
+
+#[test]
+fn routes_are_tied_to_gateways_that_some_point_carries() {
+    let text = |gateways: &str| {
+        format!(
+            "[capture]\nports = [80]\ninterfaces = [{{ name = \"eth0\", gateways = [\"ns/a\"] }}, \"eth1\"]\n\
+             cgroups = [{{ path = \"/c\", gateways = [\"ns/a\", \"ns/b\"] }}]\n\
+             [[shadow]]\nname = \"s\"\nurl = \"http://s\"\n[[route]]\ngateways = {gateways}\n\
+             [[route.rule]]\nname = \"shop/cart\"\nmirror = [{{ shadow = \"s\" }}]\n"
+        )
+    };
+    let config = Config::from_toml(&text("[\"ns/b\"]"), "t").unwrap_or_else(|faults| panic!("{faults}"));
+    let carried: Vec<_> =
+        config.capture.points.iter().map(|point| config.capture.gateways_at(point).len()).collect();
+    assert_eq!(carried, [1, 0, 2]);
+    for (gateways, expected) in [
+        ("[\"ns/c\"]", "route[0].gateways: \"ns/c\" is neither among a capture point's `gateways` nor"),
+        ("[\"a\"]", "route[0].gateways[0]: \"a\" is no gateway; write \"namespace/name\""),
+        ("[]", "route[0].gateways: is empty; leave it out"),
+        ("\"ns/a\"", "route[0].gateways: is \"ns/a\"; write a list"),
+    ] {
+        let faults = Config::from_toml(&text(gateways), "t").unwrap_err().to_string();
+        assert!(faults.contains(expected), "{gateways}\n{faults}");
+    }
+}
+
+#[test]
+fn more_gateways_than_a_rule_can_tell_apart_are_refused() {
+    let text = |count: usize| {
+        let names: Vec<String> = (0..count).map(|number| format!("\"ns/g{number}\"")).collect();
+        format!(
+            "[capture]\nports = [80]\ncgroups = [{{ path = \"/c\", gateways = [{}] }}]\n",
+            names.join(", ")
+        )
+    };
+    assert!(Config::from_toml(&text(64), "t").is_ok());
+    let faults = Config::from_toml(&text(65), "t").unwrap_err().to_string();
+    assert!(faults.contains("names 65 gateways in all; allowed are 64"), "{faults}");
 }

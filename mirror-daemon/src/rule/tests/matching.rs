@@ -140,6 +140,7 @@ fn cluster_ties_go_to_the_file_then_the_older_then_by_name() {
         let origin =
             ClusterOrigin { created_unix_seconds: created, namespace: namespace.into(), name: name.into() };
         Route {
+            gateways: vec![],
             hosts: vec![],
             origin: Some(origin),
             rules: vec![rule(&format!("{namespace}/{name}"), Match::default())],
@@ -216,7 +217,7 @@ fn considered_says_what_became_of_every_alternative() {
     ]);
     let fields = fields(&[("host", "h")]);
     let outcomes: Vec<_> = rules
-        .considered(&head("POST", "/p", &fields))
+        .considered(&head("POST", "/p", &fields), GatewaySet::ALL)
         .into_iter()
         .map(|considered| (considered.rule, considered.outcome))
         .collect();

@@ -50,7 +50,7 @@ proptest! {
         let fields = fields(&[("host", &host), ("k", &value), ("k", "v"), ("cookie", &value)]);
         let request = head("GET", &target, &fields);
         let _ = rules.decide(&request, &sender(0));
-        let _ = rules.considered(&request);
+        let _ = rules.considered(&request, GatewaySet::ALL);
     }
 }
 

@@ -1,0 +1,124 @@
+//! Where the configuration comes from: a file, the manifests in a directory, or both.
+
+use super::manifests;
+use crate::config::{Config, ConfigFaults};
+use crate::kube::{self, Finding, Reason, Resolved};
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+
+/// Most findings that one loading logs.
+const MAX_LOGGED: usize = 50;
+
+/// The configuration file, and the directory of manifests whose rules are added to it.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) file: Option<PathBuf>,
+    pub(super) manifests: Option<PathBuf>,
+}
+
+impl Source {
+    /// Reads and checks it all. What is wrong with single objects is logged, and no reason to refuse the rest; a
+    /// text that is no manifest is.
+    pub(super) fn load(&self) -> anyhow::Result<Config> {
+        let text = match &self.file {
+            Some(file) => read(file)?,
+            None => String::new(),
+        };
+        let name = self.file.as_deref().map(|file| file.display().to_string()).unwrap_or_default();
+        let config = Config::from_toml(&text, &name)?;
+        let Some(directory) = &self.manifests else { return Ok(config) };
+        let (resolved, findings) = from_manifests(directory, &config)?;
+        log(&findings);
+        // Rules that are missing let others take their requests: as with the file, all or nothing.
+        if let Some(finding) = findings.iter().find(|finding| finding.reason == Reason::InvalidManifest) {
+            bail!("{finding}");
+        }
+        tracing::info!(directory = %directory.display(), mirrors = resolved.mirror_count(), "rules taken from manifests");
+        Ok(with_rules(&text, &name, &resolved, directory)?)
+    }
+
+    /// What changes are looked for in.
+    pub(super) fn describe(&self) -> String {
+        let parts = [&self.file, &self.manifests];
+        let parts: Vec<_> = parts.into_iter().flatten().map(|path| path.display().to_string()).collect();
+        parts.join(" and ")
+    }
+}
+
+/// The rules in the manifests of a directory, and everything that was found wrong with them.
+pub(super) fn from_manifests(directory: &Path, config: &Config) -> anyhow::Result<(Resolved, Vec<Finding>)> {
+    let (objects, mut findings) = manifests::read(directory)?;
+    let resolved = kube::resolve(&objects, &config.kubernetes);
+    findings.extend_from_slice(resolved.findings());
+    Ok((resolved, findings))
+}
+
+/// The configuration `text` with more rules at its end.
+fn with_rules(text: &str, name: &str, resolved: &Resolved, directory: &Path) -> Result<Config, ConfigFaults> {
+    let whole = format!("{text}\n{}", resolved.to_toml());
+    let manifests = format!("the manifests in {}", directory.display());
+    let name = if name.is_empty() { manifests } else { format!("{name} with {manifests} at its end") };
+    Config::from_toml(&whole, &name)
+}
+
+fn log(findings: &[Finding]) {
+    for finding in findings.iter().take(MAX_LOGGED) {
+        tracing::warn!(reason = finding.reason.label(), "{finding}");
+    }
+    let more = findings.len().saturating_sub(MAX_LOGGED);
+    if more > 0 {
+        tracing::warn!(more, "there are more findings; `mirror-daemon import` shows all");
+    }
+}
+
+pub(super) fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("configuration {} can't be read", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const FIXTURE: &str = include_str!("../../../tests/fixtures/k8sgateway-shadowing.yaml");
+
+    #[test]
+    fn rules_of_manifests_are_added_to_those_of_the_file() {
+        let root = tempfile::tempdir().unwrap();
+        let (file, directory) = (root.path().join("mirror.toml"), root.path().join("manifests"));
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("guide.yaml"), FIXTURE).unwrap();
+        fs::write(&file, "[capture]\ninterfaces = [\"eth0\"]\nports = [8080]\n[[shadow]]\nname = \"own\"\nurl = \"http://own:1\"\n[[route]]\n[[route.rule]]\nmirror = [{ shadow = \"own\" }]").unwrap();
+        let both = Source { file: Some(file.clone()), manifests: Some(directory.clone()) };
+        let config = both.load().unwrap();
+        assert_eq!(config.capture.points.len(), 1);
+        let names: Vec<&str> = config.shadows.iter().map(|shadow| shadow.name.as_str()).collect();
+        assert_eq!(names, ["own", "shadow.httpbin.8000"]);
+        assert_eq!(config.rules.route_count(), 2);
+
+        let alone = Source { file: None, manifests: Some(directory.clone()) };
+        assert_eq!(alone.load().unwrap().rules.route_count(), 1);
+
+        fs::write(directory.join("half.yaml"), "a: [").unwrap();
+        let refused = both.load().unwrap_err().to_string();
+        assert!(refused.contains("half.yaml: InvalidManifest"), "{refused}");
+        fs::remove_file(directory.join("half.yaml")).unwrap();
+
+        fs::write(&file, "[capture]\nports = [0]").unwrap();
+        let faults = both.load().unwrap_err().to_string();
+        assert!(faults.contains("mirror.toml:2: capture.ports[0]"), "{faults}");
+    }
+
+    #[test]
+    fn settings_of_the_file_hold_for_its_manifests() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("mirror.toml");
+        fs::write(root.path().join("guide.yaml"), FIXTURE).unwrap();
+        fs::write(&file, "[kubernetes]\nroute_selector = \"mirror=yes\"\n").unwrap();
+        let source = Source { file: Some(file.clone()), manifests: Some(root.path().to_owned()) };
+        assert_eq!(source.load().unwrap().shadows.len(), 0);
+        fs::write(&file, "[kubernetes]\ncluster_domain = \"corp.example\"\n").unwrap();
+        let config = source.load().unwrap();
+        assert_eq!(config.shadows[0].rewrite.own_authority, "httpbin.shadow.svc.corp.example:8000");
+    }
+}

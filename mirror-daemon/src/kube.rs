@@ -1,0 +1,40 @@
+//! PURE. Makes mirror rules from Kubernetes objects: the routes that users have already.
+//!
+//! In: manifests as text, or objects one by one as a watch tells of them, and the `[kubernetes]` settings.
+//! Out: the equal TOML, and what was found on the way. The TOML goes through [`crate::config::Config::from_toml`]
+//! like any other: there is one way into the configuration.
+//!
+//! ```text
+//! text ─▶ manifest ─▶ Objects ─▶ resolve ─▶ Resolved ─▶ TOML
+//!                     views      grants, backends, routes
+//! ```
+//!
+//! A request belongs to the one rule that the gateway would route it by. So rules that mirror nothing are kept,
+//! without a mirror, wherever they could take requests away from one that does.
+//!
+//! Left out: the API server, and which pods a gateway runs in.
+
+mod backend;
+mod finding;
+mod manifest;
+mod matches;
+mod mirrors;
+mod object;
+mod objects;
+mod resolve;
+mod selector;
+mod write;
+
+/// Typed views of the objects, as far as they are used. What is not named is other people's business.
+mod views;
+
+pub use finding::{Finding, Reason};
+pub use manifest::{MAX_MANIFEST_BYTES, documents};
+pub use object::{Kind, ObjectRef};
+pub(crate) use object::{is_label, is_subdomain};
+pub use objects::Objects;
+pub use resolve::{Resolved, resolve};
+pub use selector::{LabelSelector, Operator, Requirement, SelectorFault};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What was found wrong, or left out, on the way from objects to rules.
+
+use std::fmt;
+
+/// Why an object, or a part of it, makes no rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// A field is not what it should be.
+    InvalidField,
+    /// A text is no manifest.
+    InvalidManifest,
+    /// Two manifests of one object differ.
+    Duplicate,
+    /// An object of a known kind in a version that is not.
+    UnknownVersion,
+    /// A reference to another namespace that no `ReferenceGrant` there allows.
+    RefNotPermitted,
+    /// A Service, a port of it, or an Upstream that is not there.
+    BackendNotFound,
+    /// A `RouteOption` that is not there.
+    FilterNotFound,
+    /// A reference to a kind that can't be a shadow.
+    InvalidKind,
+    /// Something that this daemon can't do.
+    Unsupported,
+    /// A gateway mirrors the route itself.
+    AlreadyMirrored,
+    /// The route belongs to no gateway that is bound by `[[kubernetes.gateway]]`, or to none at all.
+    GatewayNotBound,
+    /// One too many.
+    LimitExceeded,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 12] = [
+        Self::InvalidField,
+        Self::InvalidManifest,
+        Self::Duplicate,
+        Self::UnknownVersion,
+        Self::RefNotPermitted,
+        Self::BackendNotFound,
+        Self::FilterNotFound,
+        Self::InvalidKind,
+        Self::Unsupported,
+        Self::AlreadyMirrored,
+        Self::GatewayNotBound,
+        Self::LimitExceeded,
+    ];
+
+    /// The word for it in output, logs and Events: as in Gateway API where it has one.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::InvalidField => "InvalidField",
+            Self::InvalidManifest => "InvalidManifest",
+            Self::Duplicate => "Duplicate",
+            Self::UnknownVersion => "UnknownVersion",
+            Self::RefNotPermitted => "RefNotPermitted",
+            Self::BackendNotFound => "BackendNotFound",
+            Self::FilterNotFound => "FilterNotFound",
+            Self::InvalidKind => "InvalidKind",
+            Self::Unsupported => "Unsupported",
+            Self::AlreadyMirrored => "AlreadyMirrored",
+            Self::GatewayNotBound => "GatewayNotBound",
+            Self::LimitExceeded => "LimitExceeded",
+        }
+    }
+}
+
+/// One finding. Its texts may quote what strangers wrote; [`fmt::Display`] escapes control characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// The object, e.g. `HTTPRoute shop/cart`, or the file.
+    pub object: String,
+    /// The field, e.g. `spec.rules[0].filters[1]`; empty: the object as a whole.
+    pub path: String,
+    /// Why.
+    pub reason: Reason,
+    /// What was found, and the way out.
+    pub message: String,
+}
+
+impl Finding {
+    pub(super) fn new(
+        object: impl fmt::Display,
+        path: impl Into<String>,
+        reason: Reason,
+        message: impl Into<String>,
+    ) -> Self {
+        /// Longest message, in characters: it may quote a manifest.
+        const MAX_MESSAGE_CHARS: usize = 400;
+        let message: String = message.into();
+        let message = match message.char_indices().nth(MAX_MESSAGE_CHARS) {
+            Some((at, _)) => format!("{}...", message.get(..at).unwrap_or_default()),
+            None => message,
+        };
+        Self { object: object.to_string(), path: path.into(), reason, message }
+    }
+}
+
+impl fmt::Display for Finding {
+    /// One line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { object, path, reason, message } = self;
+        let at = if path.is_empty() { "" } else { ": " };
+        let line = format!("{object}{at}{path}: {}: {message}", reason.label());
+        for found in line.chars() {
+            match found {
+                found if found.is_control() => write!(f, "{}", found.escape_default())?,
+                found => write!(f, "{found}")?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! What objects are called.
+
+use std::fmt;
+
+/// The kinds that rules are made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `gateway.networking.k8s.io`
+    HttpRoute,
+    /// `gateway.networking.k8s.io`
+    ReferenceGrant,
+    /// `gateway.solo.io`
+    RouteOption,
+    /// `gloo.solo.io`
+    Upstream,
+    /// The core group.
+    Service,
+}
+
+pub(super) const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
+pub(super) const SOLO_GATEWAY_GROUP: &str = "gateway.solo.io";
+pub(super) const GLOO_GROUP: &str = "gloo.solo.io";
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 5] =
+        [Self::HttpRoute, Self::ReferenceGrant, Self::RouteOption, Self::Upstream, Self::Service];
+
+    /// Its name in manifests.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HttpRoute => "HTTPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
+            Self::RouteOption => "RouteOption",
+            Self::Upstream => "Upstream",
+            Self::Service => "Service",
+        }
+    }
+
+    /// Its API group; empty: the core group.
+    #[must_use]
+    pub const fn group(self) -> &'static str {
+        match self {
+            Self::HttpRoute | Self::ReferenceGrant => GATEWAY_API_GROUP,
+            Self::RouteOption => SOLO_GATEWAY_GROUP,
+            Self::Upstream => GLOO_GROUP,
+            Self::Service => "",
+        }
+    }
+
+    /// The versions that can be read.
+    #[must_use]
+    pub const fn versions(self) -> &'static [&'static str] {
+        match self {
+            Self::HttpRoute | Self::ReferenceGrant => &["v1", "v1beta1"],
+            Self::RouteOption | Self::Upstream | Self::Service => &["v1"],
+        }
+    }
+}
+
+/// The name of an object. All kinds used here live in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectRef {
+    /// What it is.
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind.name(), self.namespace, self.name)
+    }
+}
+
+/// A DNS label in small letters (RFC 1123): namespaces, Services.
+pub(crate) fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+/// DNS labels with dots between: the names of most objects.
+pub(crate) fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}

@@ -1,0 +1,161 @@
+//! References to other namespaces, and to what is not there.
+
+use super::*;
+
+fn grant(namespace: &str, from: &str, to: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {{ namespace: {namespace}, name: g }}\n\
+         spec:\n  from: [{from}]\n  to: [{to}]\n---\n"
+    )
+}
+
+const FROM_A: &str = "{ group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a }";
+const TO_SERVICES: &str = "{ group: '', kind: Service }";
+
+fn mirror_across() -> String {
+    let filter =
+        "{ type: RequestMirror, requestMirror: { backendRef: { name: s, namespace: b, port: 80 } } }";
+    service("b", "s", 80) + &route("a", "r", "[]", &format!("[{{ filters: [{filter}] }}]"))
+}
+
+#[test]
+fn service_of_another_namespace_takes_a_grant_of_that_namespace() {
+    let cases: [(&str, &str, &str, bool); 9] = [
+        ("b", FROM_A, TO_SERVICES, true),
+        ("b", FROM_A, "{ kind: Service }", true),
+        ("b", FROM_A, "{ group: '', kind: Service, name: s }", true),
+        ("b", FROM_A, "{ group: '', kind: Service, name: t }", false),
+        ("b", FROM_A, "{ group: gloo.solo.io, kind: Upstream }", false),
+        ("a", FROM_A, TO_SERVICES, false),
+        ("b", "{ group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: c }", TO_SERVICES, false),
+        ("b", "{ group: gateway.networking.k8s.io, kind: GRPCRoute, namespace: a }", TO_SERVICES, false),
+        ("b", "{ group: '', kind: HTTPRoute, namespace: a }", TO_SERVICES, false),
+    ];
+    for (namespace, from, to, is_permitted) in cases {
+        let imported = import(&(mirror_across() + &grant(namespace, from, to)));
+        let expected: &[Reason] = if is_permitted { &[] } else { &[Reason::RefNotPermitted] };
+        assert_eq!(imported.reasons(), expected, "{namespace} {from} {to}");
+        assert_eq!(!imported.ask(Ask::default()).1.is_empty(), is_permitted);
+    }
+    assert_eq!(import(&mirror_across()).findings[0].path, "spec.rules[0].filters[0]");
+}
+
+#[test]
+fn missing_grant_does_not_tell_whether_the_service_is_there() {
+    let without = mirror_across().replace("name: s }", "name: other }");
+    assert_eq!(import(&without).reasons(), [Reason::RefNotPermitted]);
+}
+
+#[test]
+fn grant_that_is_removed_is_revoked() {
+    let settings = crate::config::KubernetesConfig::default();
+    let mut objects = Objects::of_cluster();
+    for value in documents(&(mirror_across() + &grant("b", FROM_A, TO_SERVICES)), "t").unwrap() {
+        objects.insert(value).unwrap();
+    }
+    assert_eq!(resolve(&objects, &settings).mirror_count(), 1);
+    objects.remove(&ObjectRef { kind: Kind::ReferenceGrant, namespace: "b".into(), name: "g".into() });
+    let resolved = resolve(&objects, &settings);
+    assert_eq!(resolved.mirror_count(), 0);
+    assert_eq!(resolved.findings()[0].reason, Reason::RefNotPermitted);
+}
+
+#[test]
+fn guide_without_its_grant_mirrors_nothing() {
+    let (without, _) = GUIDE.rsplit_once("---").unwrap();
+    let imported = import(without);
+    assert_eq!(imported.reasons(), [Reason::RefNotPermitted]);
+    assert!(imported.findings[0].message.contains("Upstream gloo-system/shadow"), "{:?}", imported.findings);
+    assert_eq!(imported.config.shadows.len(), 0);
+}
+
+/// A route whose only rule has this filter.
+fn with_filter(filter: &str) -> String {
+    route("a", "r", "[]", &format!("[{{ filters: [{filter}] }}]"))
+}
+
+/// A route that mirrors to the backend named so.
+fn mirroring(named: &str) -> String {
+    with_filter(&format!("{{ type: RequestMirror, requestMirror: {{ backendRef: {{ {named} }} }} }}"))
+}
+
+/// A route with the RouteOption `o`.
+fn with_option() -> String {
+    with_filter(
+        "{ type: ExtensionRef, extensionRef: { group: gateway.solo.io, kind: RouteOption, name: o } }",
+    )
+}
+
+/// The RouteOption `o`, which shadows to the Upstream `u`.
+const OPTION: &str = "apiVersion: gateway.solo.io/v1\nkind: RouteOption\nmetadata: { namespace: a, name: o }\n\
+                      spec: { options: { shadowing: { upstream: { name: u }, percentage: 5 } } }\n---\n";
+
+/// The Upstream `u`.
+fn upstream(spec: &str) -> String {
+    format!(
+        "apiVersion: gloo.solo.io/v1\nkind: Upstream\nmetadata: {{ namespace: a, name: u }}\nspec: {{ {spec} }}\n---\n"
+    )
+}
+
+fn assert_refused(manifests: &str, reason: Reason) {
+    let imported = import(manifests);
+    assert_eq!(imported.reasons(), [reason], "{manifests} {:?}", imported.findings);
+    assert_eq!(imported.config.shadows.len(), 0);
+}
+
+#[test]
+fn service_that_is_not_there_is_told_and_nothing_is_mirrored_to_it() {
+    let s = service("a", "s", 80);
+    let of_backend =
+        format!("[{{ backendRefs: [{{ name: v1, port: 80, filters: [{}] }}] }}]", mirror_to("s"));
+    for (manifests, reason) in [
+        (mirroring("name: s, port: 80"), Reason::BackendNotFound),
+        (s.clone() + &mirroring("name: s, port: 81"), Reason::BackendNotFound),
+        (s.clone() + &mirroring("name: s"), Reason::InvalidField),
+        (s.clone() + &mirroring("name: s, port: 70000"), Reason::InvalidField),
+        (s.clone() + &mirroring("name: s, port: 80, kind: ServiceImport, group: x.io"), Reason::InvalidKind),
+        (with_filter("{ type: RequestMirror }"), Reason::InvalidField),
+        (s + &route("a", "r", "[]", &of_backend), Reason::Unsupported),
+    ] {
+        assert_refused(&manifests, reason);
+    }
+}
+
+#[test]
+fn option_or_upstream_that_is_not_there_is_told_and_nothing_is_mirrored_for_it() {
+    let with_upstream = |spec: &str| OPTION.to_owned() + &upstream(spec) + &with_option();
+    let other_port = service("a", "s", 80) + &with_upstream("kube: { serviceName: s, servicePort: 81 }");
+    for (manifests, reason) in [
+        (with_option(), Reason::FilterNotFound),
+        (OPTION.to_owned() + &with_option(), Reason::BackendNotFound),
+        (with_upstream("static: { hosts: [] }"), Reason::Unsupported),
+        (with_upstream("sslConfig: {}, kube: { serviceName: s, servicePort: 80 }"), Reason::Unsupported),
+        (with_upstream("kube: { serviceName: s, servicePort: 0 }"), Reason::InvalidField),
+        (with_upstream("kube: { serviceName: 's/../x', servicePort: 80 }"), Reason::InvalidField),
+        (other_port, Reason::BackendNotFound),
+    ] {
+        assert_refused(&manifests, reason);
+    }
+}
+
+#[test]
+fn extension_of_another_gateway_is_passed_over_and_an_upstream_may_be_named_directly() {
+    let foreign = "{ type: ExtensionRef, extensionRef: { group: gateway.envoyproxy.io, kind: HTTPRouteFilter, name: x } }";
+    assert_eq!(import(&with_filter(foreign)).findings, []);
+    let direct = upstream("kube: { serviceName: s, servicePort: 80 }")
+        + &mirroring("name: u, kind: Upstream, group: gloo.solo.io");
+    assert_eq!(import(&direct).ask(Ask::default()).1, ["a.s.80"]);
+}
+
+#[test]
+fn service_of_an_upstream_must_be_there_where_all_services_are_known() {
+    let mut objects = Objects::of_cluster();
+    for value in documents(GUIDE, "t").unwrap() {
+        objects.insert(value).unwrap();
+    }
+    let settings = crate::config::KubernetesConfig::default();
+    let resolved = resolve(&objects, &settings);
+    assert_eq!(resolved.findings()[0].reason, Reason::BackendNotFound, "{:?}", resolved.findings());
+    objects.insert(documents(&service("shadow", "httpbin", 8000), "t").unwrap().remove(0)).unwrap();
+    assert_eq!(resolve(&objects, &settings).findings(), []);
+}
