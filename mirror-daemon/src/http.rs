@@ -11,7 +11,7 @@
 //!    │                                │
 //!    │ (held only) Released: any time after Request; without it a held request is never replayed
 //!    └──────────────────────────────▶ Dropped      may also come without a Request: the head was refused
-//! Complete ─▶ Cancelled?                            the client wants no more of the answer
+//! Complete ─▶ (Cancelled | Answered)?               the client wants no more of the answer; it has all of it
 //! ```
 //!
 //! Several requests can be open at once only in HTTP/2, and in HTTP/1 when earlier ones are still held.
@@ -91,6 +91,12 @@ pub enum HttpEvent<'a> {
     /// The request was whole, and the client has cancelled it since, before the end of its answer. May come once
     /// behind [`HttpEvent::Complete`] (HTTP/2).
     Cancelled {
+        /// Which request.
+        number: RequestNumber,
+    },
+    /// The answer to a request that was whole is at its end. A hint: it comes once at most behind
+    /// [`HttpEvent::Complete`], not behind [`HttpEvent::Cancelled`], and may never come (HTTP/2).
+    Answered {
         /// Which request.
         number: RequestNumber,
     },

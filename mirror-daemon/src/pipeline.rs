@@ -78,6 +78,12 @@ impl PipelineCounters {
         }
     }
 
+    /// Connections of HTTP/2, now.
+    fn http2_flows(&self) -> usize {
+        let all = [self.http2_searching, self.http2_unproven, self.http2_synchronised];
+        usize::try_from(all.into_iter().fold(0, u64::saturating_add)).unwrap_or(usize::MAX)
+    }
+
     fn http2_gauge(&mut self, state: Option<Synchronisation>) -> Option<&mut u64> {
         match state? {
             Synchronisation::Searching => Some(&mut self.http2_searching),

@@ -50,7 +50,7 @@ mod tests;
 
 pub use crate::telemetry::snapshot::{BreakerState, ShadowStatus};
 pub use body::{BodyAbort, BodyPiece, BodyReader, BodyWriter, body_channel};
-pub use cancel::{Canceller, Original, original};
+pub use cancel::{Canceller, Original, OriginalEnd, original};
 pub use replayer::{ReplayHandle, Replayer};
 pub use tls::{TlsError, check_tls};
 
@@ -64,8 +64,8 @@ pub struct ShadowRequest {
     pub head: ShadowHead,
     /// Its body.
     pub body: ShadowBody,
-    /// Tells when the original is cancelled although the request itself was whole, as the client wants no more
-    /// of its answer (HTTP/2, streaming calls).
+    /// Of calls (HTTP/2), whose answers may go on for hours: tells when the original is answered, or cancelled
+    /// although the request itself was whole.
     pub original: Option<Original>,
 }
 

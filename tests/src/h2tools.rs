@@ -16,6 +16,7 @@ pub const SCENES_FOR_NGINX: &[&str] = &[
     "continuation",
     "priority",
     "table_sizes",
+    "fresh_table",
     "never_indexed",
     "crumbs",
     "both_hosts",

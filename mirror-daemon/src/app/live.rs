@@ -101,11 +101,15 @@ async fn serve(
             let _ = pages_end_rx.await;
         }))
     });
-    let mut reloader = Reloader::new(Arc::clone(&sources), path);
+    let reloader = Arc::new(Reloader::new(Arc::clone(&sources), path));
     loop {
         tokio::select! {
             () = sources.shutdown.drained() => break,
-            Some(_) = reload_rx.recv() => reloader.reload(),
+            Some(_) = reload_rx.recv() => {
+                let reloader = Arc::clone(&reloader);
+                // Loading kernel programs takes its time, and the replayer goes on meanwhile.
+                let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+            }
             () = sources.keep_attached() => {}
         }
     }

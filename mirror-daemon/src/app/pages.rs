@@ -38,11 +38,15 @@ pub(super) struct ReloadBooks {
 
 impl Sources {
     /// Tries again, from time to time, what could not be attached. Never returns but to be called again.
-    pub(super) async fn keep_attached(&self) {
+    pub(super) async fn keep_attached(self: &Arc<Self>) {
         tokio::time::sleep(KEEP_ATTACHED_EVERY).await;
-        if let Some(attached) = &mut *self.capture.lock().unwrap_or_else(PoisonError::into_inner) {
-            attached.attacher.check();
-        }
+        let sources = Arc::clone(self);
+        let looked = tokio::task::spawn_blocking(move || {
+            if let Some(attached) = &mut *sources.capture.lock().unwrap_or_else(PoisonError::into_inner) {
+                attached.attacher.check();
+            }
+        });
+        let _ = looked.await;
     }
 
     /// Ends the capture threads, which take what is in their rings, then detaches every kernel program. Blocks.

@@ -24,8 +24,8 @@ impl Reloader {
         Self { sources, path: path.to_owned() }
     }
 
-    /// Reads the file again and takes it, or says why not.
-    pub(super) fn reload(&mut self) {
+    /// Reads the file again and takes it, or says why not. Blocks.
+    pub(super) fn reload(&self) {
         let outcome = self.take();
         let failed = outcome.is_err();
         let books = &self.sources.reload;

@@ -33,7 +33,7 @@ pub struct HttpOptions {
 pub struct HttpFlow {
     options: HttpOptions,
     decoder: Decoder,
-    /// The protocol was seen from its first byte.
+    /// The protocol was seen from its first byte, or proven to be HTTP/2 by an answer.
     is_certain: bool,
 }
 
@@ -208,6 +208,8 @@ impl HttpFlow {
     /// A connection that was joined is what it looks like, for as long as nothing of it is certain. A body can look
     /// like the other protocol too; what comes of that is proven by answers like all else, or never told of.
     fn reconsider(&mut self, chunk: &Chunk<'_>, on_event: &mut impl FnMut(HttpEvent<'_>)) {
+        // What answers have proven is as good as the first byte.
+        self.is_certain |= self.synchronisation() == Some(Synchronisation::Synchronised);
         if self.is_certain || !chunk.at_segment_start {
             return;
         }

@@ -76,7 +76,8 @@ impl Log {
                 }
                 open(self, number, &|seen| seen.end = Some(Err(reason)));
             }
-            HttpEvent::Cancelled { .. } => panic!("HTTP/1 knows no cancelling"),
+            HttpEvent::Cancelled { .. } => panic!("nothing is cancelled behind its end here"),
+            HttpEvent::Answered { .. } => {}
             HttpEvent::PassOver { reason } => self.passed_over.push(reason),
         }
     }

@@ -1,7 +1,7 @@
 //! Calls: requests that are replayed while they are still being captured, from their head on, for they may last for
 //! hours (gRPC).
 
-use crate::http::{BodyLength, RequestHead, RequestNumber};
+use crate::http::{BodyLength, RequestHead, RequestNumber, Version};
 use crate::replay::Canceller;
 
 /// Content types whose bodies are streams of messages: gRPC (and gRPC-Web), and streaming calls of the Connect
@@ -11,22 +11,36 @@ const STREAMED_TYPES: [&[u8]; 2] = [b"application/grpc", b"application/connect+"
 /// Calls of one connection that were whole and may still be cancelled, at most; the oldest are let go.
 const MAX_CALLS: usize = 1024;
 
-/// Whether a request is streamed from its start. One whose length is known is not: it will end soon.
-pub(super) fn is_call(head: &RequestHead<'_>) -> bool {
-    let is_streamed = |value: &[u8]| {
-        STREAMED_TYPES.iter().any(|streamed| {
-            value.get(..streamed.len()).is_some_and(|start| start.eq_ignore_ascii_case(streamed))
-        })
-    };
-    head.body == BodyLength::Chunked && head.field("content-type").is_some_and(is_streamed)
+/// What a request is as a call; nothing of it for most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Call {
+    /// It is streamed from its start. Not so when its length is known: it will end soon.
+    pub(super) is_streamed: bool,
+    /// Its shadows are told how the original goes on when the request is whole, for the answer may go on for hours.
+    /// Only HTTP/2 tells.
+    pub(super) is_watched: bool,
+}
+
+impl Call {
+    pub(super) fn of(head: &RequestHead<'_>) -> Self {
+        let is_streamed = |value: &[u8]| {
+            STREAMED_TYPES.iter().any(|streamed| {
+                value.get(..streamed.len()).is_some_and(|start| start.eq_ignore_ascii_case(streamed))
+            })
+        };
+        if !head.field("content-type").is_some_and(is_streamed) {
+            return Self::default();
+        }
+        Self { is_streamed: head.body == BodyLength::Chunked, is_watched: head.version == Version::Http2 }
+    }
 }
 
 /// Calls of one connection whose requests were whole: their shadows are told when the client cancels them.
 #[derive(Debug, Default)]
-pub(super) struct Calls(Vec<Call>);
+pub(super) struct Calls(Vec<WholeCall>);
 
 #[derive(Debug)]
-struct Call {
+struct WholeCall {
     number: RequestNumber,
     cancellers: Vec<Canceller>,
 }
@@ -42,7 +56,14 @@ impl Calls {
         if self.0.len() >= MAX_CALLS {
             self.0.remove(0);
         }
-        self.0.push(Call { number, cancellers });
+        self.0.push(WholeCall { number, cancellers });
+    }
+
+    /// The answer is at its end.
+    pub(super) fn end(&mut self, number: RequestNumber) {
+        if let Some(place) = self.0.iter().position(|call| call.number == number) {
+            self.0.swap_remove(place);
+        }
     }
 
     pub(super) fn cancel(&mut self, number: RequestNumber) {
@@ -60,7 +81,7 @@ impl Calls {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Field, Version};
+    use crate::http::Field;
     use crate::replay::original;
 
     fn head<'a>(fields: &'a [Field<'a>], body: BodyLength) -> RequestHead<'a> {
@@ -68,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_of_messages_are_calls_and_bodies_of_known_length_are_not() {
+    fn streams_of_messages_are_calls_and_those_of_known_length_are_not_streamed() {
         for (value, is) in [
             ("application/grpc", true),
             ("Application/GRPC+proto", true),
@@ -78,9 +99,10 @@ mod tests {
             ("", false),
         ] {
             let fields = [Field { name: "content-type", value: value.as_bytes(), line: b"" }];
-            assert_eq!(is_call(&head(&fields, BodyLength::Chunked)), is, "{value}");
-            assert!(!is_call(&head(&fields, BodyLength::Known(5))));
-            assert!(!is_call(&head(&fields, BodyLength::None)));
+            let unknown = Call::of(&head(&fields, BodyLength::Chunked));
+            assert_eq!((unknown.is_streamed, unknown.is_watched), (is, is), "{value}");
+            let known = Call::of(&head(&fields, BodyLength::Known(5)));
+            assert_eq!((known.is_streamed, known.is_watched), (false, is), "{value}");
         }
     }
 

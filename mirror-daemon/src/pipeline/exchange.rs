@@ -1,5 +1,6 @@
 //! One request on its way from its head to its last byte, with a copy for each shadow that is owed one.
 
+use super::calls::Call;
 use super::{Outlet, View};
 use crate::config::{ShadowConfig, ShadowId};
 use crate::drop_reason::DropReason;
@@ -45,9 +46,8 @@ pub(super) struct Exchange {
     body: BytesMut,
     /// What its Content-Length said; 0 where there is none.
     promised_bytes: u64,
-    /// It is streamed from its start.
-    pub(super) is_call: bool,
-    /// For the shadows that it is streamed to.
+    pub(super) call: Call,
+    /// For the shadows of a watched call.
     cancellers: Vec<Canceller>,
 }
 
@@ -62,6 +62,8 @@ pub(super) struct Copy {
     pub(super) form: HeadForm,
     pub(super) books: Arc<ShadowLedger>,
     pub(super) state: CopyState,
+    /// For a watched call.
+    pub(super) original: Option<Original>,
 }
 
 #[derive(Debug)]
@@ -91,7 +93,7 @@ impl Exchange {
             sampled_out,
             body: BytesMut::new(),
             promised_bytes: 0,
-            is_call: false,
+            call: Call::default(),
             cancellers: Vec::new(),
         }
     }
@@ -103,7 +105,10 @@ impl Exchange {
             CopyState::Streaming { trailers, .. } => trailers.len(),
             CopyState::Refused(_) | CopyState::Lost => 0,
         });
-        heads.fold(self.body.capacity(), usize::saturating_add)
+        let copies = self.copies.capacity().saturating_mul(size_of::<Copy>());
+        heads
+            .fold(size_of::<Self>().saturating_add(copies), usize::saturating_add)
+            .saturating_add(self.body.capacity())
     }
 
     /// Sets room aside for the body, and starts streaming to those shadows whose limit it passes for sure.
@@ -117,14 +122,24 @@ impl Exchange {
 
     /// Sends the head on its way, with what there is of the body, if this is a call that is not held or under way.
     pub(super) fn start_call(&mut self, view: &View, outlet: &mut impl Outlet) {
-        if self.is_call && self.held.is_none() {
+        if self.call.is_streamed && self.held.is_none() {
             self.stream_where(view, outlet, |_| true);
         }
     }
 
-    /// Tells the shadows that it is streamed to when the original is cancelled. Once.
+    /// What tells the shadows of a watched call how its original goes on. Once.
     pub(super) fn take_cancellers(&mut self) -> Vec<Canceller> {
+        self.watch();
         std::mem::take(&mut self.cancellers)
+    }
+
+    fn watch(&mut self) {
+        let waiting = self.copies.iter_mut().filter(|copy| matches!(copy.state, CopyState::Waiting { .. }));
+        for copy in waiting.filter(|copy| self.call.is_watched && copy.original.is_none()) {
+            let (canceller, original) = original();
+            self.cancellers.push(canceller);
+            copy.original = Some(original);
+        }
     }
 
     /// Books the mirrors' side of the entry: what is owed, and what the percentage left out.
@@ -206,7 +221,8 @@ impl Exchange {
             match std::mem::replace(&mut copy.state, CopyState::Lost) {
                 CopyState::Waiting { head, trailers } => {
                     let body = ShadowBody::Buffered { bytes: body.clone(), trailers };
-                    copy.offer(ShadowRequest { head, body, original: None }, view, outlet);
+                    let original = copy.original.take();
+                    copy.offer(ShadowRequest { head, body, original }, view, outlet);
                 }
                 CopyState::Streaming { writer, trailers } => writer.finish(trailers),
                 CopyState::Refused(_) | CopyState::Lost => {}
@@ -235,6 +251,7 @@ impl Exchange {
     /// Turns waiting copies into streaming ones where `is_over` says so of their limit. A held request can't
     /// be streamed: the copy is refused instead, for its boundary was not proven within the buffer.
     fn stream_where(&mut self, view: &View, outlet: &mut impl Outlet, is_over: impl Fn(u64) -> bool) {
+        self.watch();
         let is_held = self.held.is_some();
         let mut so_far: Option<Bytes> = None;
         for copy in &mut self.copies {
@@ -246,12 +263,7 @@ impl Exchange {
                 continue;
             }
             let bytes = so_far.get_or_insert_with(|| Bytes::copy_from_slice(&self.body));
-            let original = self.is_call.then(|| {
-                let (canceller, original) = original();
-                self.cancellers.push(canceller);
-                original
-            });
-            copy.start_streaming(bytes.clone(), original, view, outlet);
+            copy.start_streaming(bytes.clone(), view, outlet);
         }
         if !self.copies.iter().any(|copy| matches!(copy.state, CopyState::Waiting { .. })) {
             self.body = BytesMut::new();
@@ -260,13 +272,7 @@ impl Exchange {
 }
 
 impl Copy {
-    fn start_streaming(
-        &mut self,
-        so_far: Bytes,
-        original: Option<Original>,
-        view: &View,
-        outlet: &mut impl Outlet,
-    ) {
+    fn start_streaming(&mut self, so_far: Bytes, view: &View, outlet: &mut impl Outlet) {
         let CopyState::Waiting { head, trailers } = std::mem::replace(&mut self.state, CopyState::Lost)
         else {
             return;
@@ -281,6 +287,7 @@ impl Copy {
             return;
         }
         self.state = CopyState::Streaming { writer, trailers };
+        let original = self.original.take();
         self.offer(ShadowRequest { head, body: ShadowBody::Streaming(reader), original }, view, outlet);
     }
 

@@ -1,6 +1,6 @@
 //! What becomes of the decoded requests: rules, copies, and the entry of each.
 
-use super::calls::{Calls, is_call};
+use super::calls::{Call, Calls};
 use super::exchange::{Copy, CopyState, Entry, Exchange};
 use super::{Outlet, PipelineCounters, View};
 use crate::config::Leg;
@@ -34,7 +34,7 @@ pub(super) struct Connection {
 /// The requests of one connection.
 #[derive(Debug, Default)]
 struct UnderWay {
-    /// Those that somebody waits for; nearly always none or one, in HTTP/2 some.
+    /// Those that somebody waits for, by number; nearly always none or one, in HTTP/2 some, at most 1,024.
     exchanges: Vec<Exchange>,
     /// The client that a PROXY protocol header named.
     proxied_client: Option<IpAddr>,
@@ -64,6 +64,13 @@ pub(super) struct Requests<O> {
 
 /// Most flows with held requests that are woken for them; in others a held request ends with its flow.
 const MAX_TIMEOUTS: usize = 65_536;
+
+/// What the decoder of an HTTP/2 connection may take beside the bound on all buffers: itself, a dynamic table of 4,096
+/// bytes with its arena, and the buffers that it keeps.
+const HTTP2_DECODER_BYTES: usize = 12 * 1024;
+
+/// Room for requests under way that a connection keeps.
+const KEPT_EXCHANGES: usize = 16;
 
 /// Bodies with fewer bytes to come are not worth a verdict: the map write costs more than the copies.
 const MIN_PASS_OVER_BYTES: u32 = 64 * 1024;
@@ -163,12 +170,10 @@ impl<O: Outlet> Requests<O> {
             self.counters.move_http2_flow(*synchronisation, now);
             *synchronisation = now;
         }
-        if now.is_none() {
-            return;
-        }
         if let Some(counts) = http.take_http2_counters() {
             self.http2.add(&counts);
         }
+        // Also when it has ended, or turned out to be no HTTP/2: nobody else would take the verdict back.
         let wants = http.wants_whole_answers();
         if *has_whole_answers != wants {
             *has_whole_answers = wants;
@@ -232,16 +237,15 @@ impl<O: Outlet> Requests<O> {
             }),
             HttpEvent::Released { number } => self.release(exchanges, *number),
             HttpEvent::Complete { number } => {
-                let exchange = exchanges.iter_mut().find(|exchange| exchange.number == *number);
-                let cancellers = exchange.map(Exchange::take_cancellers).unwrap_or_default();
-                calls.add(*number, cancellers);
+                Self::watch(exchanges, calls, *number);
                 self.change(exchanges, *number, Exchange::complete);
             }
+            HttpEvent::Answered { number } => calls.end(*number),
             HttpEvent::Cancelled { number } => calls.cancel(*number),
             HttpEvent::Dropped { number, reason } => {
-                match exchanges.iter().position(|exchange| exchange.number == *number) {
-                    Some(index) => {
-                        let exchange = exchanges.swap_remove(index);
+                match place_of(exchanges, *number) {
+                    Some(place) => {
+                        let exchange = take_at(exchanges, place);
                         self.forget(exchange, *reason);
                     }
                     // Every request has an exchange to its end, so this is a head that was refused.
@@ -266,17 +270,16 @@ impl<O: Outlet> Requests<O> {
             self.book(entry);
             exchange.book_mirrors();
         }
-        if is_call(head) {
-            exchange.is_call = true;
-            self.has_calls = true;
-        }
+        exchange.call = Call::of(head);
+        self.has_calls |= exchange.call.is_streamed;
         exchange.start(head.body, &view, &mut self.outlet);
         self.charge(0, exchange.held_bytes());
         // One without a body is offered before anything else happens.
         if self.is_full() && (held || head.body != BodyLength::None) {
             self.shed(&mut exchange);
         }
-        exchanges.push(exchange);
+        let place = exchanges.partition_point(|other| other.number < exchange.number);
+        exchanges.insert(place, exchange);
     }
 
     fn decide(
@@ -306,7 +309,7 @@ impl<O: Outlet> Requests<O> {
                 self.counters.without_host = self.counters.without_host.saturating_add(1);
             }
             let state = CopyState::Waiting { head: rewritten.head, trailers: Bytes::new() };
-            copies.push(Copy { id, generation: view.generation, shadow, form, books, state });
+            copies.push(Copy { id, generation: view.generation, shadow, form, books, state, original: None });
         }
         (Entry::Matched, copies, sampled_out)
     }
@@ -327,14 +330,14 @@ impl<O: Outlet> Requests<O> {
         number: RequestNumber,
         change: impl FnOnce(&mut Exchange, &View, &mut O) -> bool,
     ) {
-        let Some(index) = exchanges.iter().position(|exchange| exchange.number == number) else { return };
-        let Some(exchange) = exchanges.get_mut(index) else { return };
+        let Some(place) = place_of(exchanges, number) else { return };
+        let Some(exchange) = exchanges.get_mut(place) else { return };
         let before = exchange.held_bytes();
         let is_over = change(exchange, &self.view, &mut self.outlet);
         let after = if is_over { 0 } else { exchange.held_bytes() };
         self.charge(before, after);
         if is_over {
-            exchanges.swap_remove(index);
+            take_at(exchanges, place);
         } else if after > before && self.is_full() {
             self.shed(exchange);
         }
@@ -348,9 +351,17 @@ impl<O: Outlet> Requests<O> {
         self.charge(before, exchange.held_bytes());
     }
 
+    /// From its last byte on, the shadows of a call are told how its original goes on.
+    fn watch(exchanges: &mut [Exchange], calls: &mut Calls, number: RequestNumber) {
+        let exchange = place_of(exchanges, number).and_then(|place| exchanges.get_mut(place));
+        if let Some(exchange) = exchange {
+            calls.add(number, exchange.take_cancellers());
+        }
+    }
+
     fn release(&mut self, exchanges: &mut Vec<Exchange>, number: RequestNumber) {
-        let entry =
-            exchanges.iter().find(|exchange| exchange.number == number).and_then(|exchange| exchange.held);
+        let exchange = place_of(exchanges, number).and_then(|place| exchanges.get(place));
+        let entry = exchange.and_then(|exchange| exchange.held);
         let Some(entry) = entry else { return };
         self.book(entry);
         self.has_calls = true;
@@ -366,9 +377,12 @@ impl<O: Outlet> Requests<O> {
         }
     }
 
-    /// Heads in pieces, and growing and held requests, take more than all of them together may.
+    /// Heads in pieces, and growing and held requests, take more than all of them together may. What a connection of
+    /// HTTP/2 needs for as long as it lives is no part of that: else some of them would leave no room for anything.
     fn is_full(&self) -> bool {
-        self.counters.buffered_bytes > self.view.config.capture.limits.max_total_bytes
+        let decoders_bytes = self.counters.http2_flows().saturating_mul(HTTP2_DECODER_BYTES);
+        let most_bytes = self.view.config.capture.limits.max_total_bytes.saturating_add(decoders_bytes);
+        self.counters.buffered_bytes > most_bytes
     }
 
     fn charge(&mut self, before: usize, after: usize) {
@@ -384,4 +398,18 @@ impl<O: Outlet> Requests<O> {
             self.outlet.pass_over(key, body_end);
         }
     }
+}
+
+/// Where the exchange of this number is: they come in the order of their numbers.
+fn place_of(exchanges: &[Exchange], number: RequestNumber) -> Option<usize> {
+    exchanges.binary_search_by_key(&number, |exchange| exchange.number).ok()
+}
+
+/// Takes the exchange at `place` out. Memory that many at a time took is not kept for as long as the connection lives.
+fn take_at(exchanges: &mut Vec<Exchange>, place: usize) -> Exchange {
+    let exchange = exchanges.remove(place);
+    if exchanges.capacity() > KEPT_EXCHANGES && exchanges.len() < exchanges.capacity() / 4 {
+        exchanges.shrink_to(exchanges.len().saturating_mul(2).max(KEPT_EXCHANGES));
+    }
+    exchange
 }

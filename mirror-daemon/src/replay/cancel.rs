@@ -1,23 +1,33 @@
-//! Tells a shadow request that its original was cancelled.
+//! Tells a shadow request how its original went on after it was whole.
 
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
-/// The captured side: dropped without a word, it cancels nothing.
+/// The captured side. Dropped without a word, it says that the original's answer is at its end, or that nobody
+/// watches it any more.
 #[derive(Debug)]
 pub struct Canceller(oneshot::Sender<()>);
 
 /// The shadow's side.
 #[derive(Debug)]
-pub struct Original(Option<oneshot::Receiver<()>>);
+pub struct Original(oneshot::Receiver<()>);
+
+/// How an original ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginalEnd {
+    /// The client wanted no more of its answer, or is gone.
+    Cancelled,
+    /// It was answered, or is not watched any more.
+    Over,
+}
 
 /// Both sides for one request.
 #[must_use]
 pub fn original() -> (Canceller, Original) {
     let (sender, receiver) = oneshot::channel();
-    (Canceller(sender), Original(Some(receiver)))
+    (Canceller(sender), Original(receiver))
 }
 
 impl Canceller {
@@ -35,17 +45,12 @@ impl Canceller {
 }
 
 impl Original {
-    /// Ready once the original was cancelled; else wakes `cx` when it is.
-    pub fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(receiver) = &mut self.0 else { return Poll::Pending };
-        match Pin::new(receiver).poll(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(()),
-            Poll::Ready(Err(_)) => {
-                self.0 = None;
-                Poll::Pending
-            }
-            Poll::Pending => Poll::Pending,
-        }
+    /// Ready once the original has ended, and not to be asked again then; else wakes `cx` when it has.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<OriginalEnd> {
+        Pin::new(&mut self.0).poll(cx).map(|told| match told {
+            Ok(()) => OriginalEnd::Cancelled,
+            Err(_) => OriginalEnd::Over,
+        })
     }
 }
 
@@ -55,14 +60,14 @@ mod tests {
     use std::task::Waker;
 
     #[test]
-    fn cancelled_original_is_told_of_and_a_forgotten_one_is_not() {
+    fn cancelled_original_is_told_from_one_that_is_over() {
         let mut cx = Context::from_waker(Waker::noop());
         let (canceller, mut told) = original();
-        assert_eq!(told.poll_cancelled(&mut cx), Poll::Pending);
+        assert_eq!(told.poll_end(&mut cx), Poll::Pending);
         canceller.cancel();
-        assert_eq!(told.poll_cancelled(&mut cx), Poll::Ready(()));
+        assert_eq!(told.poll_end(&mut cx), Poll::Ready(OriginalEnd::Cancelled));
         let (canceller, mut told) = original();
         drop(canceller);
-        assert_eq!(told.poll_cancelled(&mut cx), Poll::Pending);
+        assert_eq!(told.poll_end(&mut cx), Poll::Ready(OriginalEnd::Over));
     }
 }

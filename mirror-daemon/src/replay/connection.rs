@@ -5,7 +5,7 @@
 //! | ending | entry | breaker |
 //! |---|---|---|
 //! | written and answered | `replayed`, `answered` by class | success |
-//! | written, no end of the answer in time | `replayed`, `answer_timeouts` | failure |
+//! | written, no end of the answer in time | `replayed`, `answer_timeouts` | failure; none once the answer has begun, for it may be endless (events) |
 //! | written, closed (or garbled) in the middle of the answer | `replayed`, `answers_cut` | failure |
 //! | closed before it was written, or before any byte of the answer | sent once more if RFC 9112, 9.3.1 allows, else `shadow_closed` | failure |
 //! | the shadow took no more bytes in time | `write_timeout` | failure |
@@ -134,7 +134,7 @@ fn settle(seat: &mut Seat, outcome: Outcome, is_pooled: bool) -> Next {
         Ending::AnswerTimeout => {
             ledger.replayed.increment();
             ledger.answer_timeouts.increment();
-            Next::Close(Verdict::Failure)
+            Next::Close(if outcome.is_answer_begun { Verdict::Undecided } else { Verdict::Failure })
         }
         Ending::Closed if job.is_sent && outcome.is_answer_begun => {
             ledger.replayed.increment();

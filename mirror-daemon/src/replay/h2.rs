@@ -14,9 +14,9 @@
 //! - One that got a GOAWAY, whose address the shadow's name has lost, or that went silent while a request timed
 //!   out, takes no more requests and ends when its streams have.
 //! - Time limits. A write that makes no progress for `timeout`, for want of window or of socket buffer, ends
-//!   the request. From the last byte written to the end of the answer it has `timeout`; with a streamed body,
-//!   which may be a call that lives for hours: no limit while it is still being captured, and then `timeout`
-//!   since the last byte of the request or of its answer, whichever came later.
+//!   the request. From the last byte written to the end of the answer it has `timeout`. A call may live for
+//!   hours: no limit while it is still being captured; then `timeout` until the head of its answer; then none
+//!   while its original goes on, and `timeout` since the last byte when that is over.
 //! - Bodies wait where they were captured until the shadow gives window; nothing pushes back on capture. Answers
 //!   are read at once, thrown away, and their window given back.
 //! - What a hostile shadow can cost is bounded: see [`connect`] for what we announce and [`flood`] for what is
@@ -27,7 +27,7 @@
 //! | ending | entry | breaker |
 //! |---|---|---|
 //! | written and answered | `replayed`, `answered` by class | success |
-//! | written, no end of the answer in time | `replayed`, `answer_timeouts` | failure; none for a streamed body once the answer's head has come |
+//! | written, no end of the answer in time | `replayed`, `answer_timeouts` | failure; none once the answer's head has come |
 //! | written, reset, closed or garbled in the middle of the answer | `replayed`, `answers_cut` | failure |
 //! | the original was cancelled after it was whole, and so was this | `replayed` | none |
 //! | not processed, says the shadow (GOAWAY, REFUSED_STREAM) | sent once more, if no piece of a streamed body is gone; else `shadow_closed` | failure the second time |

@@ -94,6 +94,7 @@ impl TapBook {
             HttpEvent::Client { .. }
             | HttpEvent::Released { .. }
             | HttpEvent::Cancelled { .. }
+            | HttpEvent::Answered { .. }
             | HttpEvent::PassOver { .. } => {}
         }
         None

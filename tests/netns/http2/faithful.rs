@@ -12,8 +12,8 @@ use mirror_tests::privilege::root_or_skip;
 use mirror_tests::server::answer::pattern;
 
 use super::expected::{Parts, assert_arrived};
-use super::rig::{GATEWAY, Gateway, HOST, Kind, UPSTREAM, send_odd, to_shadow};
-use crate::faithful::rig::{DOWNSTREAM, GATEWAY_PORT, LIMIT, Watch, World};
+use super::rig::{DOWNSTREAM, GATEWAY, Gateway, HOST, Kind, UPSTREAM, send_odd, to_shadow};
+use crate::faithful::rig::{GATEWAY_PORT, LIMIT, Watch, World};
 
 const VERSIONS: [(&str, &str); 2] = [("same", "HTTP/2"), ("http1", "HTTP/1.1")];
 

@@ -109,69 +109,75 @@ fn insert(name: &[u8], value_bytes: usize) -> Vec<u8> {
 
 /// Every kind of harm, by name.
 fn attacks() -> Vec<(&'static str, Vec<u8>)> {
-    let get = |stream: u32| frame(HEADERS, END_HEADERS | END_STREAM, stream, &GET);
-    let begun = frame(HEADERS, END_STREAM, 1, &GET);
-    // One big entry, then thousands of references to it in each block: 16 KiB become 60 MB.
-    let bomb = [GET.to_vec(), insert(b"x", 3900), vec![0xbe; 12_000]].concat();
-    let references = [vec![0x82, 0x86, 0x84], vec![0xbe; 16_000]].concat();
-    let updates = [0x3f, 0xe1, 0x1f, 0x20].repeat(3000);
-    let chatter = |kind: u8, flags: u8, payload: &'static [u8], count: usize| {
-        connection((0..count).map(move |_| frame(kind, flags, 0, payload)))
-    };
-    let mut attacks = vec![
+    let damaged = (20..26).map(|seed| ("damaged frames", damaged(seed)));
+    [beginnings(), floods(), resets(), blocks(), violations()].into_iter().flatten().chain(damaged).collect()
+}
+
+fn beginnings() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
         ("a preface and noise", [PREFACE, &random(1, 60_000)].concat()),
         ("half a preface", PREFACE[..20].to_vec()),
         ("prefaces", PREFACE.repeat(2000)),
-        (
-            "a flood of CONTINUATION",
-            connection(
-                [begun.clone()].into_iter().chain((0..60_000).map(|_| frame(CONTINUATION, 0, 1, b"\x82"))),
-            ),
-        ),
-        (
-            "a flood of empty CONTINUATION",
-            connection([begun].into_iter().chain((0..60_000).map(|_| frame(CONTINUATION, 0, 1, b"")))),
-        ),
-        (
-            "rapid reset",
-            streams(10_000, |stream| [get(stream), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()),
-        ),
-        (
-            "rapid reset of uploads",
-            streams(10_000, |stream| {
-                let head = frame(HEADERS, END_HEADERS, stream, &GET);
-                [head, frame(DATA, 0, stream, b"x"), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
-            }),
-        ),
-        ("streams that never end", streams(10_000, |stream| frame(HEADERS, END_HEADERS, stream, &GET))),
+    ]
+}
+
+/// So many frames of one kind behind an open head.
+fn behind_head(flags: u8, count: usize, frame_of: impl Fn() -> Vec<u8>) -> Vec<u8> {
+    let head = frame(HEADERS, flags, 1, &GET);
+    connection([head].into_iter().chain((0..count).map(|_| frame_of())))
+}
+
+fn floods() -> Vec<(&'static str, Vec<u8>)> {
+    let chatter = |kind: u8, flags: u8, payload: &'static [u8], count: usize| {
+        connection((0..count).map(move |_| frame(kind, flags, 0, payload)))
+    };
+    vec![
+        ("a flood of CONTINUATION", behind_head(END_STREAM, 60_000, || frame(CONTINUATION, 0, 1, b"\x82"))),
+        ("a flood of empty CONTINUATION", behind_head(END_STREAM, 60_000, || frame(CONTINUATION, 0, 1, b""))),
+        ("a flood of empty DATA", behind_head(END_HEADERS, 60_000, || frame(DATA, 0, 1, b""))),
         ("a flood of SETTINGS", chatter(SETTINGS, 0, b"\x00\x01\x00\x00\x10\x00", 50_000)),
         ("a flood of PING", chatter(PING, 0, b"12345678", 50_000)),
         ("a flood of WINDOW_UPDATE", chatter(WINDOW_UPDATE, 0, b"\x00\x00\x00\x01", 50_000)),
         ("a flood of GOAWAY", chatter(GOAWAY, 0, &[0; 8], 20_000)),
         ("a flood of the unknown", chatter(0xaa, 0xff, b"abc", 50_000)),
+    ]
+}
+
+fn resets() -> Vec<(&'static str, Vec<u8>)> {
+    let reset = |stream: u32| frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+    let begin = |stream: u32| frame(HEADERS, END_HEADERS, stream, &GET);
+    vec![
+        ("rapid reset", streams(10_000, |stream| [get(stream), reset(stream)].concat())),
         (
-            "an HPACK bomb",
-            connection((0..40).map(|index| {
-                let block = if index == 0 { &bomb } else { &references };
-                frame(HEADERS, END_HEADERS | END_STREAM, 2 * index + 1, block)
-            })),
+            "rapid reset of uploads",
+            streams(10_000, |stream| [begin(stream), frame(DATA, 0, stream, b"x"), reset(stream)].concat()),
         ),
-        ("size updates", streams(200, |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &updates))),
-        (
-            "a lying integer",
-            connection([frame(
-                HEADERS,
-                END_HEADERS | END_STREAM,
-                1,
-                &[[0x7f].as_slice(), &[0xff; 4000]].concat(),
-            )]),
-        ),
-        (
-            "blocks that are noise",
-            streams(500, |stream| {
-                frame(HEADERS, END_HEADERS | END_STREAM, stream, &random(u64::from(stream), 300))
-            }),
-        ),
+        ("streams that never end", streams(10_000, begin)),
+    ]
+}
+
+fn blocks() -> Vec<(&'static str, Vec<u8>)> {
+    // One big entry, then thousands of references to it in each block: 16 KiB become 60 MB.
+    let bomb = [GET.to_vec(), insert(b"x", 3900), vec![0xbe; 12_000]].concat();
+    let references = [vec![0x82, 0x86, 0x84], vec![0xbe; 16_000]].concat();
+    let updates = [0x3f, 0xe1, 0x1f, 0x20].repeat(3000);
+    let endless = [[0x7f].as_slice(), &[0xff; 4000]].concat();
+    let many_names = |stream: u32| {
+        let fields = (0..100).map(|n| insert(format!("x-{stream}-{n}").as_bytes(), 128));
+        [GET.to_vec(), fields.collect::<Vec<_>>().concat()].concat()
+    };
+    let whole = |stream: u32, block: &[u8]| frame(HEADERS, END_HEADERS | END_STREAM, stream, block);
+    vec![
+        ("an HPACK bomb", streams(40, |stream| whole(stream, if stream == 1 { &bomb } else { &references }))),
+        ("size updates", streams(200, |stream| whole(stream, &updates))),
+        ("a lying integer", streams(1, |stream| whole(stream, &endless))),
+        ("blocks that are noise", streams(500, |stream| whole(stream, &random(u64::from(stream), 300)))),
+        ("many names", streams(300, |stream| whole(stream, &many_names(stream)))),
+    ]
+}
+
+fn violations() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
         ("DATA of nobody", streams(5000, |stream| frame(DATA, 0, stream, b"nobody's"))),
         (
             "padding beyond the frame",
@@ -183,27 +189,11 @@ fn attacks() -> Vec<(&'static str, Vec<u8>)> {
             "a frame beyond all sizes",
             connection([vec![0xff, 0xff, 0xff, DATA, 0, 0, 0, 0, 1], vec![0; 500_000]]),
         ),
-        (
-            "empty DATA",
-            connection(
-                [frame(HEADERS, END_HEADERS, 1, &GET)]
-                    .into_iter()
-                    .chain((0..60_000).map(|_| frame(DATA, 0, 1, b""))),
-            ),
-        ),
-        (
-            "many names",
-            streams(300, |stream| {
-                let fields = (0..100).map(|n| insert(format!("x-{stream}-{n}").as_bytes(), 128));
-                let block = [GET.to_vec(), fields.collect::<Vec<_>>().concat()].concat();
-                frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
-            }),
-        ),
-    ];
-    for seed in 20..26 {
-        attacks.push(("damaged frames", damaged(seed)));
-    }
-    attacks
+    ]
+}
+
+fn get(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &GET)
 }
 
 /// A run of good streams with some bytes changed.

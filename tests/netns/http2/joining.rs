@@ -15,8 +15,10 @@ use mirror_tests::wait;
 use serde_json::json;
 
 use super::expected::{Parts, assert_subset};
-use super::rig::{GATEWAY, GRPC_PORT, Gateway, HOST, Kind, SHADOW_GRPC_PORT, UPSTREAM, to_shadow};
-use crate::faithful::rig::{DOWNSTREAM, LIMIT, Watch, World};
+use super::rig::{
+    DOWNSTREAM, GATEWAY, GRPC_PORT, Gateway, HOST, Kind, SHADOW_GRPC_PORT, UPSTREAM, to_shadow,
+};
+use crate::faithful::rig::{LIMIT, Watch, World};
 use crate::stage::one_at_a_time;
 
 /// What connections have carried when the daemon starts.
@@ -28,7 +30,11 @@ const RATE: u32 = 800;
 const CONNECTIONS: u32 = 4;
 
 /// Of the requests that came once the daemon was ready, how many were mirrored.
-fn print_share(what: &str, mirrored: u64, of: u64) {
+fn print_share(what: &str, watch: &Watch, mirrored: u64, of: u64) {
+    let books = watch.daemon.ledger().unwrap();
+    let reasons = books["requests"]["dropped_by_reason"].as_object().unwrap();
+    let reasons: Vec<_> = reasons.iter().filter(|(_, count)| **count != 0).collect();
+    eprintln!("{what}: dropped {reasons:?}");
     eprintln!("{what}: {mirrored} of {of} mirrored before reconnecting ({:.1} %)", {
         mirrored as f64 * 100.0 / of.max(1) as f64
     });
@@ -36,7 +42,7 @@ fn print_share(what: &str, mirrored: u64, of: u64) {
 
 /// Slow h2load through a gateway; the daemon is started in the middle.
 #[track_caller]
-fn assert_joined(kind: Kind, capture: &str, what: &str) {
+fn assert_joined(kind: Kind, capture: &str, what: &str) -> u64 {
     let _alone = one_at_a_time();
     let world = World::new();
     let gateway = Gateway::start(&world.lab, kind, world.production.address(), true);
@@ -58,11 +64,11 @@ fn assert_joined(kind: Kind, capture: &str, what: &str) {
     });
     assert!(ready_at < REQUESTS * 9 / 10, "the daemon started too late: {ready_at}");
     let joined = settled_shadow(&world, &watch);
-    print_share(what, joined, REQUESTS - ready_at);
+    print_share(what, &watch, joined, REQUESTS - ready_at);
     let got = world.shadow.requests();
     // New connections, also of the gateway to production.
     world.production.close_connections();
-    if capture == UPSTREAM {
+    if capture != DOWNSTREAM {
         drop(gateway);
         let _gateway = Gateway::start(&world.lab, kind, world.production.address(), true);
         assert_all_after_reconnect(&world, &watch, joined);
@@ -77,7 +83,7 @@ fn assert_joined(kind: Kind, capture: &str, what: &str) {
     let like = |request: &mirror_tests::server::LoggedRequest| {
         let mut parts = Parts::of_noted(request);
         parts.target.clear();
-        // Envoy names each request anew.
+        // Envoy names each request anew; and where that is wished, what is unknown is left out.
         parts.fields.remove("x-request-id");
         parts
     };
@@ -89,6 +95,7 @@ fn assert_joined(kind: Kind, capture: &str, what: &str) {
         assert_eq!(like(request), true_one);
     }
     watch.end();
+    joined
 }
 
 /// How many the shadow has when nothing more comes.
@@ -128,6 +135,11 @@ fn envoys_upstream_joined_late_is_mirrored_truly_and_wholly_after_a_reconnect() 
         return;
     }
     assert_joined(Kind::Envoy, UPSTREAM, "Envoy to production");
+    // Its x-request-id is new in each request and turns the table over; but the name of that field is only ever said
+    // by reference to the entry before.
+    let tolerant = format!("{UPSTREAM}\nhttp2_tolerate_unknown_headers = true");
+    let joined = assert_joined(Kind::Envoy, &tolerant, "Envoy to production, unknown headers left out");
+    assert!(joined > 0);
 }
 
 #[test]
@@ -155,7 +167,7 @@ fn grpc_channel_joined_late_is_mirrored_truly_and_wholly_after_a_reconnect() {
     });
     settled_shadow(&world, &watch);
     let joined = shadow.calls().unwrap();
-    print_share("grpcio to Envoy", joined.len() as u64, (2400 - ready_at) as u64);
+    print_share("grpcio to Envoy", &watch, joined.len() as u64, (2400 - ready_at) as u64);
     let again = [rated("Unary", 10_000, 200), rated("Bidi", 20_000, 50)];
     make_calls(netns, GATEWAY, HOST, &again).unwrap();
     let reconnected = |calls: &BTreeMap<String, Call>| calls.len() == joined.len() + 250;
@@ -174,7 +186,9 @@ fn grpc_channel_joined_late_is_mirrored_truly_and_wholly_after_a_reconnect() {
 }
 
 /// Joins by a daemon, one after the other.
-const JOINS: usize = 5;
+const JOINS: usize = 4;
+/// How long a join may take until boundaries and table are known, on a machine that others use too.
+const JOIN_LIMIT: Duration = Duration::from_secs(60);
 const CLIENTS: u64 = 3;
 
 #[test]
@@ -185,15 +199,13 @@ fn frames_embedded_in_uploads_never_arrive_whenever_they_are_joined() {
     let world = World::new();
     let _gateway = Gateway::start(&world.lab, Kind::Nginx, world.production.address(), false);
     let mut clients: Vec<Uploads> = (0..CLIENTS).map(|client| Uploads::start(&world, client)).collect();
-    let mut mirrored = 0;
     for _ in 0..JOINS {
-        let before = world.shadow.log().summary().requests;
-        let goal = world.production.log().summary().requests + 60;
+        let goal = world.shadow.log().summary().requests + 40;
         let watch = world.watch(&world.lab.gateway, &to_shadow(world.shadow.address(), DOWNSTREAM, ""));
-        let noted = || world.production.log().summary().requests;
-        wait::until_true("clients go on", LIMIT, || noted() >= goal).unwrap();
+        let arrived = || world.shadow.log().summary().requests >= goal;
+        wait::until_true("what joined is known again", JOIN_LIMIT, arrived)
+            .unwrap_or_else(|late| panic!("{late:#}\n{:#}", watch.daemon.ledger().unwrap()));
         watch.end_under_load();
-        mirrored += world.shadow.log().summary().requests - before;
     }
     let sent: Vec<OddRequest> = clients.iter_mut().flat_map(Uploads::end).collect();
     let wanted = sent.iter().map(|request| Parts::of_sent(request).mirrored());
@@ -209,7 +221,7 @@ fn frames_embedded_in_uploads_never_arrive_whenever_they_are_joined() {
     let got = got.into_iter().filter(reported).collect();
     let count = assert_subset(wanted, got);
     eprintln!("embedded frames: {count} true ones of {} sent, over {JOINS} joins", sent.len());
-    assert!(mirrored > 0);
+    assert!(count > JOINS * 20, "{count}");
 }
 
 /// Numbers of one client.
@@ -227,7 +239,7 @@ struct Uploads {
 
 impl Uploads {
     fn start(world: &World, client: u64) -> Self {
-        let scenes = ["embedded", "interleaved", "table_sizes", "plain"];
+        let scenes = ["embedded", "fresh_table", "interleaved"];
         let client_of = OddClient {
             to: GATEWAY,
             authority: HOST,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mirror_tests::daemon::binary;
-use mirror_tests::h2tools;
+use mirror_tests::h2tools::{self, OddRequest};
 use mirror_tests::loadtool::H2Load;
 use mirror_tests::peers::peers_or_skip;
 use mirror_tests::process::Launch;
@@ -109,7 +109,15 @@ fn tap_and_tshark_list_the_same_requests_over_http2() {
     });
     dump.signal(Signal::INT).unwrap();
     dump.wait_for_end(LIMIT).unwrap();
-    let ((all, whole), theirs) = (tap(&pcap), tshark(&pcap));
+    let ((all, whole), mut theirs) = (tap(&pcap), tshark(&pcap));
+    // tshark 4.0 does not put a header block together that has an empty CONTINUATION in it: that one is known by hand.
+    let in_parts = |request: &&OddRequest| request.fields.iter().any(|(name, _)| name == "x-part-19");
+    let in_parts = sent.iter().find(in_parts).unwrap();
+    let key = (in_parts.method.clone(), in_parts.target.clone(), in_parts.authority.clone());
+    assert_eq!(whole.get(&key), Some(&1));
+    if theirs.remove(&("GET".to_owned(), String::new(), String::new())).is_some() {
+        theirs.insert(key, 1);
+    }
     assert_eq!(beyond(&all, &theirs), Vec::<&(String, String, String)>::new());
     assert_eq!(beyond(&theirs, &all), Vec::<&(String, String, String)>::new());
     assert_eq!((count(&all), count(&whole)), (total, total - cut));

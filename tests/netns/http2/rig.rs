@@ -14,9 +14,11 @@ pub(super) const HOST: &str = "shadowing.example";
 /// Where gateways listen.
 pub(super) const GATEWAY: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 2)), GATEWAY_PORT);
+/// The connections of clients. The ring has room for all that a test sends while the daemon waits for a processor.
+pub(super) const DOWNSTREAM: &str = "interfaces = [\"eth0\"]\nports = [8080]\nring_bytes = \"128MiB\"";
 /// The connections that gateways open to production's HTTP and gRPC servers.
 pub(super) const UPSTREAM: &str =
-    "interfaces = [\"eth0\"]\nports = [8000, 8001]\nleg = \"upstream\"\nring_bytes = \"32MiB\"";
+    "interfaces = [\"eth0\"]\nports = [8000, 8001]\nleg = \"upstream\"\nring_bytes = \"128MiB\"";
 /// Where production's gRPC server listens, and the shadow's.
 pub(super) const GRPC_PORT: u16 = 8001;
 pub(super) const SHADOW_GRPC_PORT: u16 = 9001;

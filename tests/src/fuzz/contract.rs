@@ -70,6 +70,12 @@ impl Contract {
                 }
                 other => panic!("cancelled {other:?}"),
             },
+            HttpEvent::Answered { number } => match self.of(*number) {
+                Request::Complete { may_be_cancelled } => {
+                    assert!(std::mem::take(may_be_cancelled), "answered behind its end");
+                }
+                other => panic!("answered {other:?}"),
+            },
             HttpEvent::PassOver { .. } => {
                 assert!(!std::mem::replace(&mut self.is_passed_over, true), "passed over twice");
             }

@@ -6,13 +6,13 @@ mod requests;
 pub use requests::MAX_BLOCK_BYTES;
 
 use super::counters::{H2Counters, Incident};
+use super::frame::{DEFAULT_FRAME_BYTES, FrameError, FrameKind};
 use super::frame::{Frame, Piece, SettingId, Settings, StreamId, flag};
-use super::frame::{FrameError, FrameKind};
 use super::side::{Boundary, Side, Sight};
 use crate::drop_reason::DropReason;
 use crate::flow::{Chunk, CloseCause, Direction, FlowEvent, Timestamp};
 use crate::http::{HttpEvent, RequestNumber};
-use answers::AnswerCursor;
+use answers::{AnswerCursor, ProofBudget};
 use requests::Requests;
 use std::time::Duration;
 
@@ -59,6 +59,9 @@ pub struct H2Flow {
     request: Side,
     answer: Side,
     answer_cursor: AnswerCursor,
+    proof_budget: ProofBudget,
+    /// The server's SETTINGS must come first.
+    settings_due: bool,
     requests: Requests,
     /// Counts that were not taken yet.
     counters: Box<H2Counters>,
@@ -108,6 +111,8 @@ impl H2Flow {
             request,
             answer,
             answer_cursor: AnswerCursor::default(),
+            proof_budget: ProofBudget::default(),
+            settings_due: true,
             requests,
             counters: Box::default(),
             violations: 0,
@@ -176,11 +181,12 @@ impl H2Flow {
         (!self.counters.is_empty()).then(|| std::mem::take(&mut *self.counters))
     }
 
-    /// Whether answers are to be copied whole: while requests wait for one that proves them. Otherwise the beginnings
+    /// Whether answers are to be copied whole: while requests wait for one that proves them, and not too much was
+    /// copied in vain (16 MiB a minute). Otherwise the beginnings
     /// of segments will do, for what they still tell is welcome and not needed.
     #[must_use]
     pub fn wants_whole_answers(&self) -> bool {
-        self.requests.has_held()
+        self.requests.has_held() && !self.proof_budget.is_spent()
     }
 
     /// There is no room for what [`allocated_bytes`](Self::allocated_bytes) counts: gives it up. Requests under way
@@ -212,7 +218,7 @@ impl H2Flow {
     fn handle_chunk(&mut self, chunk: &Chunk<'_>, emit: &mut Emit<'_>) {
         match chunk.direction {
             Direction::Request => self.handle_request_chunk(chunk, emit),
-            Direction::Answer => self.handle_answer_bytes(chunk.bytes, emit),
+            Direction::Answer => self.handle_answer_bytes(chunk.bytes, chunk.at, emit),
         }
         if self.violations > MAX_VIOLATIONS {
             self.pass_over(DropReason::Malformed, emit);
@@ -222,11 +228,12 @@ impl H2Flow {
     fn handle_request_chunk(&mut self, chunk: &Chunk<'_>, emit: &mut Emit<'_>) {
         let Self { request, answer, requests, counters, violations, .. } = self;
         let mut bad_preface = false;
+        let is_whole = request.is_whole();
         requests.set_now(chunk.at);
         request.handle_chunk(chunk.bytes, &mut |sight| {
             let seen = match sight {
                 Sight::Piece(piece) => {
-                    note_client_settings(&piece, answer);
+                    note_client_settings(&piece, is_whole, answer);
                     requests.handle_piece(piece, counters, emit)
                 }
                 Sight::Found => {
@@ -274,14 +281,20 @@ impl H2Flow {
 }
 
 /// What the client allows the server to send.
-fn note_client_settings(piece: &Piece<'_>, answer: &mut Side) {
+fn note_client_settings(piece: &Piece<'_>, is_whole: bool, answer: &mut Side) {
     if let Piece::Whole(head, payload) = piece
         && head.kind == FrameKind::Settings
         && !head.has(flag::ACK)
         && let Ok(Some(Frame::Settings(settings))) = Frame::parse(*head, payload)
+        && let Some(bytes) = frame_limit(&settings, is_whole)
     {
-        answer.limit_frames(setting(&settings, SettingId::MaxFrameSize));
+        answer.limit_frames(bytes);
     }
+}
+
+/// The largest frame that `settings` allow. `None`: they do not say, and others may have said it before.
+fn frame_limit(settings: &Settings<'_>, is_whole: bool) -> Option<u32> {
+    setting(settings, SettingId::MaxFrameSize).or(is_whole.then_some(DEFAULT_FRAME_BYTES))
 }
 
 /// The last value of `wanted`; `None`: not in there.

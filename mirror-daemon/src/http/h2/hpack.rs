@@ -113,8 +113,7 @@ impl HpackDecoder {
             match first {
                 0x80.. => {
                     let index = integer::read(first, 7, &mut rest)?;
-                    let strings = self.indexed(index, out)?;
-                    out.push(strings, false, mark);
+                    self.indexed(index, (out, mark))?;
                 }
                 0x40..0x80 => {
                     let strings = self.literal((first, 6), &mut rest, out)?;
@@ -158,18 +157,25 @@ impl HpackDecoder {
         Ok(())
     }
 
-    /// Both strings of the entry at `index` (RFC 7541, 2.3.3).
+    /// Adds the entry at `index` (RFC 7541, 2.3.3).
     #[inline]
-    fn indexed(&self, index: u32, out: &mut FieldBlock) -> Result<(Text, Text), HpackError> {
-        if let Some((name, value)) = static_table::entry(index) {
-            return Ok((Text::Static(name), Text::Static(value)));
-        }
-        Ok(match self.dynamic(index)? {
-            Lookup::Known(name, value) => {
-                (name.map_or(Text::Unknown, |name| out.store(name)), out.store(value))
-            }
-            Lookup::Unknown => (Text::Unknown, Text::Unknown),
-        })
+    fn indexed(&self, index: u32, (out, mark): (&mut FieldBlock, Mark)) -> Result<(), HpackError> {
+        let strings = match static_table::entry(index) {
+            Some((name, value)) => (Text::Static(name), Text::Static(value)),
+            None => match self.dynamic(index)? {
+                Lookup::Known(name, value) => {
+                    let bytes = name.map_or(0, <[u8]>::len).saturating_add(value.len());
+                    if !out.has_room(bytes, self.limits) {
+                        out.leave_out(bytes);
+                        return Ok(());
+                    }
+                    (name.map_or(Text::Unknown, |name| out.store(name)), out.store(value))
+                }
+                Lookup::Unknown => (Text::Unknown, Text::Unknown),
+            },
+        };
+        out.push(strings, false, mark);
+        Ok(())
     }
 
     /// A literal: name by index or coded, then the value (RFC 7541, 6.2).

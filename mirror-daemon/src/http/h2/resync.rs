@@ -141,22 +141,25 @@ impl Resync {
         }
         let octets = octets.first_chunk::<FRAME_HEAD_BYTES>()?;
         let head = FrameHead::parse(octets);
-        let proven = if expected {
-            self.extend(place, head)
-        } else {
-            self.start(place, head);
-            false
-        };
-        proven.then_some(*octets)
+        match self.take_chain(place, head) {
+            Some(chain) => self.extend(chain, place, head).then_some(*octets),
+            None => {
+                self.start(place, head);
+                None
+            }
+        }
     }
 
-    /// The chain that expects its next header at `place` grows or dies. True when that header is proven.
-    fn extend(&mut self, place: u64, head: FrameHead) -> bool {
-        let Some(at) = self.chains.iter().position(|chain| chain.next == place) else { return false };
-        let mut chain = self.chains.swap_remove(at);
-        if !self.is_plausible(head) || !follows(chain.open_block, head) {
-            return false;
-        }
+    /// The chain that expects its next header at `place`, if `head` fits it. If not it dies, and the header is looked
+    /// at as if nobody had expected it: it may be the true chain's all the same, which a dead chain in a body led to.
+    fn take_chain(&mut self, place: u64, head: FrameHead) -> Option<Chain> {
+        let at = self.chains.iter().position(|chain| chain.next == place)?;
+        let chain = self.chains.swap_remove(at);
+        (self.is_plausible(head) && follows(chain.open_block, head)).then_some(chain)
+    }
+
+    /// `chain` grows by `head`. True when that header is proven.
+    fn extend(&mut self, mut chain: Chain, place: u64, head: FrameHead) -> bool {
         chain.next = end_of(place, head);
         chain.heads = chain.heads.saturating_add(1);
         chain.open_block = open_block(head);
@@ -296,6 +299,25 @@ mod tests {
         let two: Vec<u8> = [&outer[5000..], &outer.repeat(4)].concat();
         let mut resync = Resync::new(Direction::Request, None);
         assert_eq!(resync.feed(&two), None);
+    }
+
+    #[test]
+    fn chain_that_dies_at_a_true_header_does_not_hide_it() {
+        // Each body holds one chain that lives over all true boundaries, and one that wants a CONTINUATION at the
+        // next of them.
+        let mut killer = frame(1, 3, 7000);
+        killer.truncate(9);
+        let filler = |bytes: usize| vec![0xee; bytes];
+        let inner = &frame(0, 5, 16_384)[..9];
+        // 16,384 octets: the inner header 5,000 from the start, and the killer's 7,009 from the end.
+        let gap = filler(16_384 - 5000 - 9 - 7009);
+        let body = [&filler(5000)[..], inner, &gap, &killer, &filler(7000)].concat();
+        let outer = [&frame(0, 1, 16_384)[..9], &body].concat();
+        assert_eq!(outer.len(), 16_393);
+        let two: Vec<u8> = [&outer[2000..], &outer.repeat(6)].concat();
+        for piece_bytes in [1448, 100_000] {
+            assert_eq!(proven_at(&two, piece_bytes), None);
+        }
     }
 
     #[test]

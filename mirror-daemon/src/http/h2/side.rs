@@ -33,17 +33,19 @@ pub(super) struct Side {
     is_guessed: bool,
     /// The receiver's SETTINGS_MAX_FRAME_SIZE, the largest so far; `None`: not seen.
     frame_bytes: Option<u32>,
+    /// Every byte was seen since the connection began, and so was every setting.
+    is_whole: bool,
 }
 
 impl Side {
     pub(super) fn at_start(direction: Direction) -> Self {
         let reader = FrameReader::at_start(direction);
-        Self { direction, reader, resync: None, is_guessed: false, frame_bytes: None }
+        Self { direction, reader, resync: None, is_guessed: false, frame_bytes: None, is_whole: true }
     }
 
     pub(super) fn joined(direction: Direction) -> Self {
         let reader = FrameReader::lost(direction);
-        let mut side = Self { direction, reader, resync: None, is_guessed: false, frame_bytes: None };
+        let mut side = Self { reader, is_whole: false, ..Self::at_start(direction) };
         side.search();
         side
     }
@@ -51,6 +53,11 @@ impl Side {
     /// True while frames are read.
     pub(super) fn is_reading(&self) -> bool {
         self.resync.is_none()
+    }
+
+    /// True while every byte was seen: what no SETTINGS frame said so far has its initial value.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// True while the boundaries are a guess: whatever is read is a hint at most.
@@ -77,10 +84,9 @@ impl Side {
     }
 
     /// The receiver of this direction takes frames up to this size.
-    pub(super) fn limit_frames(&mut self, setting_bytes: Option<u32>) {
-        let seen = self.frame_bytes.unwrap_or(DEFAULT_FRAME_BYTES);
+    pub(super) fn limit_frames(&mut self, setting_bytes: u32) {
         // Never lowered: it is not known when a lower value came into force.
-        let bytes = setting_bytes.unwrap_or(DEFAULT_FRAME_BYTES).max(seen);
+        let bytes = setting_bytes.max(self.frame_bytes.unwrap_or(DEFAULT_FRAME_BYTES));
         self.frame_bytes = Some(bytes);
         self.reader.limit_frames(bytes);
     }
@@ -110,6 +116,7 @@ impl Side {
 
     /// Tells that bytes are missing. `None`: boundaries are lost.
     pub(super) fn handle_gap(&mut self, bytes: u32) -> Option<FrameHead> {
+        self.is_whole = false;
         if self.is_reading()
             && let GapOutcome::Inside(head) = self.reader.handle_gap(bytes)
         {
@@ -131,6 +138,7 @@ impl Side {
 
     fn search(&mut self) {
         self.is_guessed = false;
+        self.is_whole = false;
         self.reader.lose();
         match &mut self.resync {
             Some(resync) => resync.restart(),

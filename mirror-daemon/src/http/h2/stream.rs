@@ -18,6 +18,9 @@ use std::collections::VecDeque;
 /// 100 to 250 at once.
 pub const MAX_STREAMS: usize = 1024;
 
+/// Room for streams that is kept.
+const KEPT_STREAMS: usize = 32;
+
 /// One stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stream {
@@ -74,7 +77,9 @@ impl Streams {
 
     pub(super) fn remove(&mut self, id: StreamId) -> Option<Stream> {
         let place = self.place(id)?;
-        Some(self.streams.remove(place))
+        let stream = self.streams.remove(place);
+        self.give_back();
+        Some(stream)
     }
 
     /// Removes all streams for which `gone` is true, and tells `tell` of them in order.
@@ -86,6 +91,7 @@ impl Streams {
             }
             !gone
         });
+        self.give_back();
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Stream> {
@@ -98,6 +104,13 @@ impl Streams {
 
     pub(super) fn allocated_bytes(&self) -> usize {
         self.streams.capacity().saturating_mul(size_of::<Stream>())
+    }
+
+    /// Memory that a burst of streams took is not kept for as long as the connection lives.
+    fn give_back(&mut self) {
+        if self.streams.capacity() > KEPT_STREAMS && self.streams.len() < self.streams.capacity() / 4 {
+            self.streams.shrink_to(self.streams.len().saturating_mul(2).max(KEPT_STREAMS));
+        }
     }
 
     fn place(&self, id: StreamId) -> Option<usize> {

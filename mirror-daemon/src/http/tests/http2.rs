@@ -123,6 +123,23 @@ fn joined_connection_is_taken_for_what_it_looks_like_until_it_is_certain() {
 }
 
 #[test]
+fn connection_proven_to_be_http2_is_not_taken_for_http1_when_its_boundaries_are_lost() {
+    let mut wire = Wire::open(true);
+    wire.request(get(1));
+    wire.request([window(), get(3)].concat());
+    wire.answer([window(), answer(3)].concat());
+    assert_eq!(wire.flow.synchronisation(), Some(Synchronisation::Synchronised));
+    wire.request(get(5));
+    // Not a frame, and then a body with a request in it, at the start of a segment.
+    wire.request([0xff; 9]);
+    wire.request(GET);
+    assert_eq!(wire.flow.synchronisation(), Some(Synchronisation::Searching));
+    wire.request([window(), get(7)].concat());
+    wire.answer(answer(7));
+    assert_eq!(wire.close(CloseCause::Finished).ends(), [(HTTP2_GET, WHOLE); 3]);
+}
+
+#[test]
 fn requests_are_counted_on_when_a_joined_connection_looks_like_another_protocol() {
     let mut wire = Wire::open(true);
     for _ in 0..2 {

@@ -1,7 +1,7 @@
 //! Streaming calls over HTTP/2: when their copies start, and when they are cancelled.
 
 use super::*;
-use crate::replay::{BodyPiece, BodyReader, Original, ShadowBody};
+use crate::replay::{BodyPiece, BodyReader, Original, OriginalEnd, ShadowBody};
 use std::task::{Context, Poll, Waker};
 
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -46,6 +46,7 @@ struct Rig {
     pipeline: Pipeline<Kept>,
     books: Arc<crate::telemetry::ShadowLedger>,
     seq: SeqNumber,
+    answer_seq: SeqNumber,
 }
 
 impl Rig {
@@ -55,7 +56,7 @@ impl Rig {
         let view = Arc::new(View::new(1, Arc::new(config), &ledger));
         let books = ledger.shadow("new");
         let pipeline = Pipeline::new(view, ledger, HashSeed([1, 2]), Kept::default());
-        let mut rig = Self { pipeline, books, seq: SeqNumber(0) };
+        let mut rig = Self { pipeline, books, seq: SeqNumber(0), answer_seq: SeqNumber(1) };
         rig.segment(TcpFlags::SYN, b"");
         rig.seq = SeqNumber(1);
         rig.send(HELLO);
@@ -67,7 +68,17 @@ impl Rig {
         self.seq = self.seq.add(u32::try_from(payload.len()).unwrap());
     }
 
+    fn answer(&mut self, payload: &[u8]) {
+        let (direction, seq) = (Direction::Answer, self.answer_seq);
+        self.answer_seq = seq.add(u32::try_from(payload.len()).unwrap());
+        self.captured(direction, seq, TcpFlags::ACK, payload);
+    }
+
     fn segment(&mut self, flags: TcpFlags, payload: &[u8]) {
+        self.captured(Direction::Request, self.seq, flags, payload);
+    }
+
+    fn captured(&mut self, direction: Direction, seq: SeqNumber, flags: TcpFlags, payload: &[u8]) {
         let key = FlowKey {
             gateway_addr: [1; 16],
             remote_addr: [2; 16],
@@ -77,8 +88,8 @@ impl Rig {
         };
         self.pipeline.handle_segment(&Segment {
             key,
-            direction: Direction::Request,
-            seq: self.seq,
+            direction,
+            seq,
             ack: SeqNumber(0),
             flags,
             selected: None,
@@ -103,8 +114,8 @@ fn next(reader: &mut BodyReader) -> Poll<Result<BodyPiece, crate::replay::BodyAb
     reader.poll_piece(&mut Context::from_waker(Waker::noop()))
 }
 
-fn is_cancelled(original: &mut Original) -> bool {
-    original.poll_cancelled(&mut Context::from_waker(Waker::noop())).is_ready()
+fn end_of(original: &mut Original) -> Poll<OriginalEnd> {
+    original.poll_end(&mut Context::from_waker(Waker::noop()))
 }
 
 fn bytes(text: &'static [u8]) -> Poll<Result<BodyPiece, crate::replay::BodyAbort>> {
@@ -122,7 +133,7 @@ fn open_call_starts_at_the_shadow_at_once_and_its_messages_follow() {
     rig.send(&data(END_STREAM, 1, b"last"));
     assert_eq!(next(&mut reader), bytes(b"last"));
     assert!(matches!(next(&mut reader), Poll::Ready(Ok(BodyPiece::End { .. }))));
-    assert!(!is_cancelled(&mut original));
+    assert_eq!(end_of(&mut original), Poll::Pending);
     assert_eq!(rig.books.owed.value(), 1);
     assert_eq!(rig.pipeline.counters().buffered_bytes, rig.pipeline.held_bytes());
 }
@@ -133,6 +144,22 @@ fn call_that_is_whole_in_one_segment_is_sent_whole() {
     rig.send(&[call(1), data(END_STREAM, 1, b"all")].concat());
     let request = rig.pipeline.outlet_mut().0.pop().expect("offered");
     assert!(matches!(request.body, ShadowBody::Buffered { bytes, .. } if bytes == "all"[..]));
+    let mut original = request.original.expect("watched");
+    assert_eq!(end_of(&mut original), Poll::Pending);
+    rig.send(&reset(1));
+    assert_eq!(end_of(&mut original), Poll::Ready(OriginalEnd::Cancelled));
+}
+
+#[test]
+fn answer_at_its_end_is_told_to_the_shadow() {
+    let mut rig = Rig::new();
+    rig.send(&[call(1), data(END_STREAM, 1, b"all")].concat());
+    let mut original =
+        rig.pipeline.outlet_mut().0.pop().and_then(|request| request.original).expect("watched");
+    rig.answer(&[frame(1, END_HEADERS, 1, b"\x88"), data(0, 1, b"more")].concat());
+    assert_eq!(end_of(&mut original), Poll::Pending);
+    rig.answer(&frame(1, END_HEADERS | END_STREAM, 1, b"\x88"));
+    assert_eq!(end_of(&mut original), Poll::Ready(OriginalEnd::Over));
 }
 
 #[test]
@@ -152,12 +179,12 @@ fn call_cancelled_during_its_answer_is_told_to_the_shadow() {
         rig.send(&call(1));
         rig.send(&data(END_STREAM, 1, b"ask"));
         let (mut reader, mut original) = rig.streamed();
-        assert!(!is_cancelled(&mut original));
+        assert_eq!(end_of(&mut original), Poll::Pending);
         match how {
             "reset" => rig.send(&reset(1)),
             _ => rig.pipeline.handle_end(),
         }
-        assert!(is_cancelled(&mut original), "{how}");
+        assert_eq!(end_of(&mut original), Poll::Ready(OriginalEnd::Cancelled), "{how}");
         assert_eq!(next(&mut reader), bytes(b"ask"), "what was whole stays whole");
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Past {
 pub(super) fn settle(mut stream: Stream, ending: Ending, past: &mut Past) {
     let shadow = Arc::clone(stream.ticket.shadow());
     let ledger = &shadow.ledger;
-    let (status, is_whole, is_streamed) = (stream.status(), stream.is_answer_whole(), stream.is_streamed());
+    let (status, is_whole) = (stream.status(), stream.is_answer_whole());
     let class = status.filter(|_| is_whole).map(|status| usize::from(status / 100).saturating_sub(1));
     if let Some(counter) = class.and_then(|class| ledger.answered.get(class)) {
         counter.increment();
@@ -35,7 +35,7 @@ pub(super) fn settle(mut stream: Stream, ending: Ending, past: &mut Past) {
         Ending::AnswerTimeout => {
             ledger.replayed.increment();
             ledger.answer_timeouts.increment();
-            if is_streamed && status.is_some() { Verdict::Undecided } else { Verdict::Failure }
+            if status.is_some() { Verdict::Undecided } else { Verdict::Failure }
         }
         Ending::WriteTimeout => {
             ledger.lost(DropReason::WriteTimeout);

@@ -9,7 +9,7 @@ use super::flood::Allowance;
 use super::outgoing::{NotSent, end_request, poll_data, poll_more};
 use super::ticket::Ticket;
 use crate::drop_reason::DropReason;
-use crate::replay::ShadowBody;
+use crate::replay::{OriginalEnd, ShadowBody};
 use crate::rewrite::Framing;
 use ::h2::client::ResponseFuture;
 use ::h2::{Reason, RecvStream, SendStream};
@@ -98,6 +98,8 @@ pub(super) struct Stream {
     /// When it is too late. `None` while it is us who wait for more of a streamed body.
     deadline: Option<Instant>,
     time_limit: Duration,
+    /// Its answer may go on for as long as something comes, and for as long as that of its original does.
+    is_call: bool,
     /// Bytes that the connection had brought when the request was written.
     pub(super) read_bytes_then: u64,
 }
@@ -117,6 +119,9 @@ impl Stream {
         now: Instant,
     ) -> Self {
         let time_limit = ticket.shadow().config.timeout;
+        let is_call = ticket.job().is_some_and(|job| {
+            job.request.original.is_some() || matches!(job.request.body, ShadowBody::Streaming(_))
+        });
         let sending = match ticket.job().map(|job| (&job.request.body, job.request.head.framing)) {
             _ if is_ended => Sending::Queued,
             Some((ShadowBody::Buffered { bytes, .. }, _)) => {
@@ -138,6 +143,7 @@ impl Stream {
             status: None,
             deadline: now.checked_add(time_limit),
             time_limit,
+            is_call,
             read_bytes_then: 0,
         }
     }
@@ -167,7 +173,7 @@ impl Stream {
         }
         self.sending = Sending::Written;
         self.read_bytes_then = read_bytes;
-        self.deadline = now.checked_add(self.time_limit);
+        self.limit_answer(now);
         let is_whole = self.is_answer_whole();
         self.ticket.job().is_some_and(|job| {
             job.is_sent = true;
@@ -201,7 +207,7 @@ impl Stream {
         match (&self.sending, &self.answer) {
             _ if sent.is_ready() => Poll::Ready(Ending::Closed(Closed::Reset)),
             (Sending::Written, Answer::Whole) => Poll::Ready(Ending::Answered),
-            (Sending::Written, _) => self.poll_original(cx),
+            (Sending::Written, _) => self.poll_original(cx, turn.now),
             // The answer's side tells no more of a reset.
             (Sending::Open { .. } | Sending::Queued, Answer::Whole) => {
                 self.send.poll_reset(cx).map(|_| Ending::Closed(Closed::Reset))
@@ -281,23 +287,30 @@ impl Stream {
         }
     }
 
-    fn poll_original(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        let original = self.ticket.job().and_then(|job| job.request.original.as_mut());
-        match original {
-            Some(original) => original.poll_cancelled(cx).map(|()| Ending::OriginalCancelled),
-            None => Poll::Pending,
+    fn poll_original(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Ending> {
+        let Some(job) = self.ticket.job() else { return Poll::Pending };
+        let Some(original) = &mut job.request.original else { return Poll::Pending };
+        match ready!(original.poll_end(cx)) {
+            OriginalEnd::Cancelled => Poll::Ready(Ending::OriginalCancelled),
+            OriginalEnd::Over => {
+                job.request.original = None;
+                self.limit_answer(now);
+                Poll::Pending
+            }
         }
     }
 
-    /// A call may go on for as long as something comes.
     fn handle_answer_progress(&mut self, now: Instant) {
-        if matches!(self.sending, Sending::Written) && self.is_streamed() {
-            self.deadline = now.checked_add(self.time_limit);
+        if matches!(self.sending, Sending::Written) && self.is_call {
+            self.limit_answer(now);
         }
     }
 
-    /// Its body was still being captured when it was sent.
-    pub(super) fn is_streamed(&mut self) -> bool {
-        self.ticket.job().is_some_and(|job| matches!(job.request.body, ShadowBody::Streaming(_)))
+    /// The shadow has so much time for what comes next of its answer: none is measured once its head has come and
+    /// while the original goes on.
+    fn limit_answer(&mut self, now: Instant) {
+        let is_original_open = self.ticket.job().is_some_and(|job| job.request.original.is_some());
+        let is_endless = is_original_open && self.status.is_some();
+        self.deadline = if is_endless { None } else { now.checked_add(self.time_limit) };
     }
 }

@@ -42,6 +42,8 @@ pub(in crate::http::h2) struct Requests {
     /// Every stream that was opened has been seen, so that `highest` tells idle streams.
     sees_all: bool,
     trust: Trust,
+    /// The server acts on no stream above this one.
+    last_accepted: StreamId,
     /// SETTINGS must come first.
     settings_due: bool,
     setting_bytes: Option<u32>,
@@ -85,6 +87,7 @@ impl Requests {
             highest_certain: StreamId::ZERO,
             sees_all: false,
             trust: Trust::None,
+            last_accepted: StreamId::new(u32::MAX),
             settings_due: false,
             setting_bytes: None,
             now: Timestamp::default(),
@@ -127,9 +130,8 @@ impl Requests {
 
     /// The server's SETTINGS_HEADER_TABLE_SIZE. Never lowered: it is not known when a lower value came into
     /// force.
-    pub(in crate::http::h2) fn bound_size_updates(&mut self, setting_bytes: Option<u32>) {
-        let seen = self.setting_bytes.unwrap_or(INITIAL_TABLE_BYTES);
-        let bytes = setting_bytes.unwrap_or(INITIAL_TABLE_BYTES).max(seen);
+    pub(in crate::http::h2) fn bound_size_updates(&mut self, setting_bytes: u32) {
+        let bytes = setting_bytes.max(self.setting_bytes.unwrap_or(INITIAL_TABLE_BYTES));
         self.setting_bytes = Some(bytes);
         self.hpack.bound_size_updates(bytes);
     }
@@ -238,8 +240,10 @@ impl Requests {
     }
 
     /// The answer on `stream` is at its end.
-    pub(in crate::http::h2) fn handle_answer_end(&mut self, stream: StreamId) {
-        self.answering.take(stream);
+    pub(in crate::http::h2) fn handle_answer_end(&mut self, stream: StreamId, emit: &mut Emit<'_>) {
+        if let Some(number) = self.answering.take(stream) {
+            emit(HttpEvent::Answered { number });
+        }
     }
 
     /// Everything under way is given up for want of room.
@@ -249,8 +253,10 @@ impl Requests {
         self.fields = FieldBlock::default();
     }
 
-    /// GOAWAY: the server does not act on streams above `last`.
+    /// GOAWAY: the server does not act on streams above `last`, nor on new ones: the client sends those requests
+    /// again on another connection (RFC 9113, 6.8).
     pub(in crate::http::h2) fn cancel_above(&mut self, last: StreamId, emit: &mut Emit<'_>) {
+        self.last_accepted = self.last_accepted.min(last);
         self.drop_where(|stream| stream.id > last, DropReason::Cancelled, emit);
     }
 
@@ -272,6 +278,9 @@ impl Requests {
 
     /// When the oldest of the held requests began.
     pub(in crate::http::h2) fn oldest_held(&self) -> Option<Timestamp> {
+        if self.trust == Trust::Full {
+            return None;
+        }
         self.streams.iter().find(|stream| stream.held).map(|stream| stream.since)
     }
 

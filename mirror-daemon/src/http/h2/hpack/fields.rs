@@ -2,6 +2,8 @@
 
 /// How far beyond the limit a block is still decoded, to keep the dynamic table known.
 const BOMB_FACTOR: usize = 16;
+/// What a field counts beyond its strings (RFC 9113, 6.5.2).
+const FIELD_BYTES: usize = 32;
 
 /// Fields of a header block, in order. Values lie in one arena; static entries are borrowed for good.
 #[derive(Debug, Default)]
@@ -101,6 +103,14 @@ impl FieldBlock {
         self.arena.capacity().saturating_add(self.slots.capacity().saturating_mul(size_of::<Slot>()))
     }
 
+    /// Forgets the fields, and gives back memory beyond so many bytes: one large block is no reason to keep it for as
+    /// long as the connection lives.
+    pub fn give_back(&mut self, kept_bytes: usize) {
+        self.clear();
+        self.arena.shrink_to(kept_bytes);
+        self.slots.shrink_to(kept_bytes.checked_div(size_of::<Slot>()).unwrap_or(0));
+    }
+
     pub(super) fn clear(&mut self) {
         self.arena.clear();
         self.slots.clear();
@@ -118,6 +128,19 @@ impl FieldBlock {
     /// block can name entries of 64 KiB.
     pub(super) fn is_bomb(&self, limits: FieldLimits) -> bool {
         self.list_bytes > limits.list_bytes.saturating_mul(BOMB_FACTOR)
+    }
+
+    /// Whether a field with so many bytes of name and value fits.
+    #[inline]
+    pub(super) fn has_room(&self, bytes: usize, limits: FieldLimits) -> bool {
+        let list_bytes = self.list_bytes.saturating_add(bytes).saturating_add(FIELD_BYTES);
+        !self.exceeded && list_bytes <= limits.list_bytes
+    }
+
+    /// Counts a field that does not fit. Nothing of it is copied, for a byte of a block can name 64 KiB.
+    pub(super) fn leave_out(&mut self, bytes: usize) {
+        self.list_bytes = self.list_bytes.saturating_add(bytes).saturating_add(FIELD_BYTES);
+        self.exceeded = true;
     }
 
     /// The end of the arena, where strings are decoded to before their field is pushed.
@@ -148,7 +171,7 @@ impl FieldBlock {
     pub(super) fn push(&mut self, strings: (Text, Text), never_indexed: bool, mark: Mark) {
         let (name, value) = strings;
         let known = |text| self.text(text).map_or(0, <[u8]>::len);
-        let size = known(name).saturating_add(known(value)).saturating_add(32);
+        let size = known(name).saturating_add(known(value)).saturating_add(FIELD_BYTES);
         self.list_bytes = self.list_bytes.saturating_add(size);
         let limits = mark.limits;
         if self.exceeded || self.list_bytes > limits.list_bytes || self.slots.len() >= limits.count {

@@ -131,7 +131,8 @@ fn a_header_bomb_ends_early_and_forgets_the_table() {
     block.extend(vec![0xbe; 100_000]);
     assert_eq!(decoder.decode(&block, &mut out), Err(HpackError::FieldsTooLarge));
     assert!(!decoder.is_whole());
-    assert!(out.allocated_bytes() < 64 * 1024);
+    // What does not fit is not copied first.
+    assert!(out.allocated_bytes() < 16 * 1024, "{}", out.allocated_bytes());
 }
 
 #[test]

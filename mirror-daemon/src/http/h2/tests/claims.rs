@@ -5,7 +5,7 @@ use super::super::hpack::HpackError;
 use super::super::*;
 use super::harness::*;
 use crate::drop_reason::DropReason;
-use crate::flow::{CloseCause, Direction, FlowEvent, Timestamp};
+use crate::flow::{Chunk, CloseCause, Direction, FlowEvent, SeqNumber, Timestamp};
 use crate::http::{BodyLength, RequestNumber};
 use std::time::Duration;
 
@@ -144,6 +144,70 @@ fn reset_by_either_side_and_goaway_cancel_what_has_not_ended() {
     probe.answer(&frame(7, 0, 0, &[0, 0, 0, 3, 0, 0, 0, 0]));
     assert_eq!(probe.drops(), [DropReason::Cancelled; 3]);
     assert_eq!(probe.mirrored().len(), 1);
+}
+
+#[test]
+fn request_behind_a_goaway_that_does_not_allow_it_is_cancelled() {
+    let mut probe = Probe::at_start();
+    probe.request(&hello());
+    probe.answer(&frame(7, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]));
+    probe.request(&get_frame(1, "/still"));
+    probe.answer(&frame(7, 0, 0, &[0, 0, 0, 3, 0, 0, 0, 0]));
+    probe.request(&[get_frame(3, "/last"), get_frame(5, "/again-elsewhere")].concat());
+    assert_eq!(probe.mirrored().len(), 2);
+    assert_eq!(probe.drops(), [DropReason::Cancelled]);
+}
+
+#[test]
+fn answers_that_do_not_begin_with_settings_are_no_frames() {
+    let mut probe = Probe::new(H2Flow::at_start(H2Options::default()));
+    probe.request(&hello());
+    // The first segment was missed; this is the body of some answer.
+    probe.answer(&[frame(7, 0, 0, &[0; 8]), settings()].concat());
+    probe.request(&get_frame(1, "/"));
+    assert_eq!(probe.mirrored().len(), 1);
+}
+
+#[test]
+fn settings_of_a_joined_connection_say_nothing_of_what_they_leave_out() {
+    let mut probe = Probe::joined();
+    for frame in filler(999) {
+        probe.answer(&frame);
+        probe.request(&frame);
+    }
+    // As gRPC servers send it to change a window; what they said first was not seen.
+    probe.answer(&[frame(4, 0, 0, &[0, 4, 0, 1, 0, 0]), answer_frame(999)].concat());
+    probe.request(&headers(1001, END_HEADERS, &get("/large")));
+    probe.answer(&answer_frame(1001));
+    probe.request(&frame(0, END_STREAM, 1001, &[1; 20_000]));
+    probe.request(&[frame(1, 5, 1003, b"\x3f\xe1\xff\x03"), get_frame(1005, "/b")].concat());
+    assert_eq!(probe.mirrored().iter().map(|seen| seen.body.len()).collect::<Vec<_>>(), [20_000, 0]);
+    let counters = probe.flow.take_counters().unwrap_or_default();
+    assert_eq!(counters.violations().filter(|(_, count)| *count > 0).count(), 1, "no pseudo-headers");
+}
+
+#[test]
+fn whole_answers_are_asked_for_only_so_long() {
+    let mut probe = Probe::joined();
+    for frame in filler(999) {
+        probe.request(&frame);
+    }
+    probe.request(&get_frame(1001, "/a"));
+    assert!(probe.flow.wants_whole_answers());
+    let noise = vec![0xff; 1024 * 1024];
+    for mib in 0..17 {
+        assert!(probe.flow.wants_whole_answers(), "{mib}");
+        probe.answer(&noise);
+    }
+    assert!(!probe.flow.wants_whole_answers());
+    let mut later = |at: Timestamp| {
+        let (direction, start, ack) = (Direction::Answer, SeqNumber(0), SeqNumber(0));
+        let chunk = Chunk { direction, start, at_segment_start: true, ack, at, bytes: b"x" };
+        probe.event(&FlowEvent::Chunk(chunk));
+        probe.flow.wants_whole_answers()
+    };
+    assert!(!later(Timestamp(1).after(Duration::from_secs(59))));
+    assert!(later(Timestamp(1).after(Duration::from_secs(61))));
 }
 
 #[test]
@@ -308,6 +372,30 @@ fn rapid_reset_costs_bounded_memory() {
 }
 
 #[test]
+fn memory_that_a_burst_took_is_given_back() {
+    let mut probe = Probe::at_start();
+    probe.request(&[hello(), get_frame(1, "/")].concat());
+    let before = probe.flow.allocated_bytes();
+    let large = "x".repeat(4000);
+    let mut fields = get("/large");
+    fields.extend([("x-large", large.as_str()); 25]);
+    let block = block(&fields);
+    let mut frames: Vec<_> = block.chunks(16_000).map(|part| frame(9, 0, 3, part)).collect();
+    let last = frames.len() - 1;
+    frames[0][3..5].copy_from_slice(&[1, END_STREAM]);
+    frames[last][4] = END_HEADERS;
+    probe.request(&frames.concat());
+    for stream in (5..1005).step_by(2) {
+        probe.request(&headers(stream, END_HEADERS, &get("/")));
+    }
+    for stream in (5..1005).step_by(2) {
+        probe.request(&frame(0, END_STREAM, stream, b""));
+    }
+    assert_eq!(probe.mirrored().len(), 502);
+    assert!(probe.flow.allocated_bytes() < before + 24 * 1024, "{}", probe.flow.allocated_bytes());
+}
+
+#[test]
 fn streams_beyond_the_bound_are_dropped_and_the_others_go_on() {
     let mut probe = Probe::at_start();
     probe.request(&hello());
@@ -413,6 +501,31 @@ fn frames_embedded_in_a_body_are_not_released_even_when_their_stream_is_answered
         let targets: Vec<_> = probe.mirrored().iter().map(|seen| seen.target.clone()).collect();
         assert_eq!(targets, ["/good"], "joined at {start}");
     }
+}
+
+#[test]
+fn chain_that_dies_at_each_true_header_does_not_get_another_one_released() {
+    // Each body of 16,384 octets holds a chain that lives over the true headers, with a request in it, and behind
+    // that the head of a header block that ends where the body does: a CONTINUATION would have to follow.
+    let upload = |number: u32| {
+        let evil = get_frame(1003 + 2 * number, "/evil");
+        let jump_bytes = 16_393 - evil.len() - 9;
+        let jump = &frame(0, 0, 5, &vec![0; jump_bytes])[..9];
+        let killer = &frame(1, 0, 3, &[0; 1000])[..9];
+        let mut body = [&[0xee; 2000][..], &evil, jump].concat();
+        body.resize(16_384 - 1009, 0xee);
+        body.extend([killer, &[0xee; 1000]].concat());
+        frame(0, 0, 999, &body)
+    };
+    let mut probe = Probe::joined();
+    probe.answer(&filler(997).concat());
+    probe.request(&upload(0)[500..]);
+    for number in 1..6 {
+        probe.request(&upload(number));
+        probe.answer(&answer_frame(1003 + 2 * number));
+    }
+    probe.close();
+    assert!(probe.mirrored().is_empty(), "{:?}", probe.mirrored());
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub(super) struct Seen {
     pub(super) complete: bool,
     pub(super) dropped: Option<DropReason>,
     pub(super) cancelled: bool,
+    pub(super) answered: bool,
 }
 
 impl Seen {
@@ -49,7 +50,9 @@ impl Probe {
     }
 
     pub(super) fn at_start() -> Self {
-        Self::new(H2Flow::at_start(H2Options::default()))
+        let mut probe = Self::new(H2Flow::at_start(H2Options::default()));
+        probe.answer(&settings());
+        probe
     }
 
     pub(super) fn joined() -> Self {
@@ -149,8 +152,13 @@ fn note(seen: &mut BTreeMap<u64, Seen>, passed_over: &mut Option<DropReason>, ev
         }
         HttpEvent::Cancelled { number } => {
             let entry = seen.get_mut(&number.0).expect("a head first");
-            assert!(entry.complete && !entry.cancelled);
+            assert!(entry.complete && !entry.cancelled && !entry.answered);
             entry.cancelled = true;
+        }
+        HttpEvent::Answered { number } => {
+            let entry = seen.get_mut(&number.0).expect("a head first");
+            assert!(entry.complete && !entry.cancelled && !entry.answered);
+            entry.answered = true;
         }
         HttpEvent::PassOver { reason } => {
             assert_eq!(*passed_over, None);

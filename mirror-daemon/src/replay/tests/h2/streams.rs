@@ -213,3 +213,24 @@ async fn call_has_no_time_limit_until_it_is_whole_and_then_one_from_byte_to_byte
     assert_eq!((rig.ledger.replayed.value(), rig.ledger.answer_timeouts.value()), (1, 1));
     assert_eq!(rig.status().breaker, BreakerState::Closed);
 }
+
+#[tokio::test]
+async fn quiet_answer_of_a_call_has_no_time_limit_while_its_original_goes_on() {
+    let script = |mut call: Call| async move {
+        call.whole().await.unwrap();
+        let mut half = call.answer(200, false);
+        reset_reason(&mut half).await;
+    };
+    let mut config = config(h2_shadow(server::Builder::new(), script).await);
+    config.timeout = Duration::from_millis(200);
+    let mut rig = Rig::new(config);
+    let mut request = h2_post(b"body");
+    let (canceller, told) = original();
+    request.original = Some(told);
+    rig.send(request);
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert!(rig.ledger.open() == 1 && !canceller.is_over(), "its original goes on");
+    drop(canceller);
+    rig.settled().await;
+    assert_eq!((rig.ledger.replayed.value(), rig.ledger.answer_timeouts.value()), (1, 1));
+}

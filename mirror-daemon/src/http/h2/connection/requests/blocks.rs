@@ -13,8 +13,10 @@ use crate::http::{BodyLength, Field, HttpEvent, MAX_HEAD_BYTES};
 pub const MAX_BLOCK_BYTES: usize = MAX_HEAD_BYTES;
 /// Most CONTINUATION frames of a header block, empty ones too.
 const MAX_CONTINUATIONS: u32 = 64;
-/// Buffer for header blocks that is kept between them.
+/// Buffers for header blocks, and for what they say, that are kept between them: each at most so large.
 const KEPT_BLOCK_BYTES: usize = 4096;
+/// The same for fields, in fields.
+const KEPT_LINES: usize = 64;
 
 /// A header block that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +121,7 @@ impl Requests {
                 Ok(())
             }
         };
+        fields.give_back(KEPT_BLOCK_BYTES);
         self.fields = fields;
         outcome
     }
@@ -132,10 +135,7 @@ impl Requests {
     ) -> Result<(), FrameError> {
         let mut lines = recycle(std::mem::take(&mut self.lines));
         let outcome = if stream > self.highest {
-            self.highest = stream;
-            if self.trust == Trust::Full {
-                self.highest_certain = stream;
-            }
+            self.raise_highest(stream);
             self.begin((stream, fields), &mut lines, context, (counters, emit));
             Ok(())
         } else if self.streams.find(stream).is_some_and(|stream| stream.state == StreamState::Open) {
@@ -153,6 +153,7 @@ impl Requests {
             Ok(())
         };
         self.lines = recycle(lines);
+        self.lines.shrink_to(KEPT_LINES);
         outcome
     }
 
@@ -173,6 +174,9 @@ impl Requests {
                 return emit(HttpEvent::Dropped { number, reason: error.drop_reason() });
             }
         };
+        if id > self.last_accepted {
+            return emit(HttpEvent::Dropped { number, reason: DropReason::Cancelled });
+        }
         if self.streams.is_full() && (held || !context.end_stream) {
             return emit(HttpEvent::Dropped { number, reason: DropReason::FlowEvicted });
         }
@@ -222,11 +226,18 @@ impl Requests {
     /// The header block on `stream` cannot be decoded: a new request is counted, an open one dropped.
     pub(super) fn drop_block(&mut self, stream: StreamId, reason: DropReason, emit: &mut Emit<'_>) {
         if stream > self.highest {
-            self.highest = stream;
+            self.raise_highest(stream);
             let number = self.take_number();
             emit(HttpEvent::Dropped { number, reason });
         } else {
             self.drop_open(stream, reason, emit);
+        }
+    }
+
+    fn raise_highest(&mut self, stream: StreamId) {
+        self.highest = stream;
+        if self.trust == Trust::Full {
+            self.highest_certain = stream;
         }
     }
 
