@@ -17,4 +17,5 @@ mod http2_properties;
 mod model;
 mod network;
 mod properties;
+mod seeds;
 mod world;
