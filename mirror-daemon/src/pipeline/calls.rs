@@ -73,8 +73,8 @@ impl Calls {
     }
 
     /// The connection has ended, and with it every answer that had not.
-    pub(super) fn cancel_all(self) {
-        self.0.into_iter().flat_map(|call| call.cancellers).for_each(Canceller::cancel);
+    pub(super) fn leave_all(self) {
+        self.0.into_iter().flat_map(|call| call.cancellers).for_each(Canceller::leave);
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
             }
         }
         assert!(calls.0.len() <= MAX_CALLS);
-        calls.cancel_all();
+        calls.leave_all();
         assert_eq!(kept.len(), MAX_CALLS);
     }
 }

@@ -128,7 +128,7 @@ impl<O: Outlet> Requests<O> {
         // The next flow with this key is another one.
         self.ignored.retain(|ignored| ignored != key);
         let under_way = std::mem::take(&mut connection.under_way);
-        under_way.calls.cancel_all();
+        under_way.calls.leave_all();
         self.forget_exchanges(under_way.exchanges);
     }
 

@@ -16,7 +16,8 @@
 //! - Time limits. A write that makes no progress for `timeout`, for want of window or of socket buffer, ends
 //!   the request. From the last byte written to the end of the answer it has `timeout`. A call may live for
 //!   hours: no limit while it is still being captured; then `timeout` until the head of its answer; then none
-//!   while its original goes on, and `timeout` since the last byte when that is over.
+//!   while its original goes on, and `timeout` since the last byte when that is over, or `timeout` in all when
+//!   the original's connection was closed: whether it was answered to its end is not always seen.
 //! - Bodies wait where they were captured until the shadow gives window; nothing pushes back on capture. Answers
 //!   are read at once, thrown away, and their window given back.
 //! - What a hostile shadow can cost is bounded: see [`connect`] for what we announce and [`flood`] for what is

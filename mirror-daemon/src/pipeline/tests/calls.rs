@@ -173,8 +173,8 @@ fn call_cancelled_before_its_end_is_aborted() {
 }
 
 #[test]
-fn call_cancelled_during_its_answer_is_told_to_the_shadow() {
-    for how in ["reset", "close"] {
+fn call_that_ends_during_its_answer_is_told_to_the_shadow() {
+    for (how, end) in [("reset", OriginalEnd::Cancelled), ("close", OriginalEnd::Gone)] {
         let mut rig = Rig::new();
         rig.send(&call(1));
         rig.send(&data(END_STREAM, 1, b"ask"));
@@ -184,7 +184,7 @@ fn call_cancelled_during_its_answer_is_told_to_the_shadow() {
             "reset" => rig.send(&reset(1)),
             _ => rig.pipeline.handle_end(),
         }
-        assert_eq!(end_of(&mut original), Poll::Ready(OriginalEnd::Cancelled), "{how}");
+        assert_eq!(end_of(&mut original), Poll::Ready(end), "{how}");
         assert_eq!(next(&mut reader), bytes(b"ask"), "what was whole stays whole");
     }
 }

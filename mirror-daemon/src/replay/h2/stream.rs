@@ -292,6 +292,13 @@ impl Stream {
         let Some(original) = &mut job.request.original else { return Poll::Pending };
         match ready!(original.poll_end(cx)) {
             OriginalEnd::Cancelled => Poll::Ready(Ending::OriginalCancelled),
+            OriginalEnd::Gone => {
+                // It may have been answered: its shadow has the time for an answer, and no more however much comes.
+                job.request.original = None;
+                self.is_call = false;
+                self.limit_answer(now);
+                Poll::Pending
+            }
             OriginalEnd::Over => {
                 job.request.original = None;
                 self.limit_answer(now);
