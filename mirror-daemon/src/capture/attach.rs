@@ -1,6 +1,7 @@
 //! The attacher: capture points come and go while the daemon runs.
 
 mod cgroup;
+mod change;
 mod interface;
 mod overlap;
 mod selection;
@@ -234,15 +235,20 @@ impl Attacher {
     }
 
     /// Tries again what could not be attached, and attaches anew where an interface was replaced by another of
-    /// the same name. Passes on what the kernel programs had to say. To be called every few seconds.
+    /// the same name. Logs a point that is lost, and one that is back, once. Passes on what the kernel programs had
+    /// to say. To be called every few seconds.
     pub fn check(&mut self) {
         if let Some(kernel_log) = &mut self.kernel_log {
             kernel_log.flush();
         }
         let mut are_new = self.selection.retry(&mut self.ebpf);
         for number in self.numbers_where(|held| !held.is_in_place()) {
+            let was_attached = self.points.get(&number).is_some_and(|held| held.links.is_ok());
             self.attach_anew(number);
-            are_new |= self.points.get(&number).is_some_and(|held| held.links.is_ok());
+            if let Some(held) = self.points.get(&number) {
+                change::log(&held.point, was_attached, &held.state());
+                are_new |= held.links.is_ok();
+            }
         }
         if are_new {
             self.adopt();
