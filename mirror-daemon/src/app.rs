@@ -3,6 +3,7 @@
 mod control;
 mod import;
 mod live;
+mod losses;
 mod manifests;
 mod offline;
 mod pages;
