@@ -80,7 +80,8 @@ fn check(args: &CheckArgs) -> Result<(), Failure> {
     match (checked, args.json) {
         (Ok(config), false) => print(&explain::summary(&config)),
         (Ok(config), true) => {
-            print_json(&serde_json::json!({ "ok": true, "summary": explain::summary(&config) }))
+            let (summary, warnings) = (explain::summary(&config), explain::warnings(&config));
+            print_json(&serde_json::json!({ "ok": true, "warnings": warnings, "summary": summary }))
         }
         (Err(faults), false) => Err(Failure::usage(faults)),
         (Err(faults), true) => {
