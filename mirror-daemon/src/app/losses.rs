@@ -23,7 +23,10 @@ impl LossLog {
     /// Warns when losses grew since the last warning, at most once a minute.
     pub(super) fn handle_reading(&mut self, counters: &KernelCounters, now: Instant) {
         if let Some(lost) = self.news(counters, now) {
-            tracing::warn!(lost, "the kernel programs lost copies: requests are missing, and the ledger can't say which");
+            tracing::warn!(
+                lost,
+                "the kernel programs lost copies: requests are missing, and the ledger can't say which"
+            );
         }
     }
 
