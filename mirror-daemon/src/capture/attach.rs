@@ -241,6 +241,13 @@ impl Attacher {
         if let Some(kernel_log) = &mut self.kernel_log {
             kernel_log.flush();
         }
+        for held in self.points.values_mut() {
+            if let Ok(Links::Interface(links)) = &mut held.links
+                && links.has_others()
+            {
+                links.look_for_others(&interface::program_ids(&self.ebpf));
+            }
+        }
         let mut are_new = self.selection.retry(&mut self.ebpf);
         for number in self.numbers_where(|held| !held.is_in_place()) {
             let was_attached = self.points.get(&number).is_some_and(|held| held.links.is_ok());
