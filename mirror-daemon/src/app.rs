@@ -18,6 +18,7 @@ use crate::cli::{CheckArgs, Command, DoctorArgs, EXIT_FAILURE, EXIT_OK, EXIT_USA
 use crate::config::Config;
 use crate::doctor::{Facts, Report};
 use crate::explain::{self, Question};
+use crate::telemetry::logging::in_words;
 use anyhow::{Context, anyhow};
 use source::Source;
 use std::io::Write;
@@ -59,7 +60,7 @@ pub fn main(command: Command) -> ExitCode {
         Err(Failure::Usage(error)) => (error, EXIT_USAGE),
         Err(Failure::Running(error)) => (error, EXIT_FAILURE),
     };
-    eprintln!("mirror-daemon: {error:#}");
+    eprintln!("mirror-daemon: {}", in_words(error.as_ref()));
     ExitCode::from(code)
 }
 

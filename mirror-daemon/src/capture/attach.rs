@@ -13,6 +13,7 @@ use super::error::CaptureError;
 use super::kernel_log::KernelLog;
 use super::load::{TestKnobs, map};
 use crate::config::{CaptureConfig, CapturePoint, TcMode};
+use crate::telemetry::logging::in_words;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
 use aya::programs::Program;
@@ -277,7 +278,7 @@ impl Attacher {
                     number: *number,
                     point: held.point.clone(),
                     state: held.state(),
-                    lifecycle_error: lifecycle_error.map(in_words),
+                    lifecycle_error: lifecycle_error.map(|error| in_words(error)),
                 }
             })
             .collect()
@@ -457,18 +458,6 @@ fn excluded_key(destination: SocketAddr) -> ExcludedKey {
         IpAddr::V6(addr) => addr.octets(),
     };
     ExcludedKey { addr, port: destination.port(), padding: 0 }
-}
-
-/// An error and its causes on one line.
-fn in_words(error: &CaptureError) -> String {
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        cause = error.source();
-    }
-    words
 }
 
 #[cfg(test)]
