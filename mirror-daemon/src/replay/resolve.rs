@@ -293,6 +293,28 @@ mod tests {
         Some(last.iter().map(|last| IpAddr::from([127, 0, 0, *last])).collect())
     }
 
+    #[test]
+    fn failed_look_up_is_told_without_the_query() {
+        use hickory_resolver::proto::op::{Query, ResponseCode};
+        use hickory_resolver::proto::{ProtoError, ProtoErrorKind};
+        for (response_code, words) in [
+            (ResponseCode::NXDomain, "there is no such name"),
+            (ResponseCode::NoError, "the name servers know no address of it"),
+            (ResponseCode::ServFail, "the name servers know no address of it"),
+        ] {
+            let kind = ProtoErrorKind::NoRecordsFound {
+                query: Box::new(Query::default()),
+                soa: None,
+                ns: None,
+                negative_ttl: None,
+                response_code,
+                trusted: false,
+                authorities: None,
+            };
+            assert_eq!(why(&ProtoError::from(kind).into()), words);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn answer_is_asked_for_again_when_its_ttl_is_over_and_kept_stale_when_that_fails() {
         let ttl = Duration::from_secs(5);
