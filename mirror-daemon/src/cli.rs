@@ -260,7 +260,7 @@ pub struct ImportArgs {
     /// Directory with Kubernetes manifests: *.yaml, *.yml and *.json below it
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
-    /// Configuration file (TOML) whose [kubernetes] settings are used
+    /// Configuration file (TOML) whose `[kubernetes]` settings are used
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

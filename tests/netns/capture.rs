@@ -12,6 +12,7 @@ use mirror_daemon::capture::{
 };
 use mirror_daemon::config::{CaptureConfig, CapturePoint, FlowLimits, Leg, TcMode};
 use mirror_daemon::flow::SeqNumber;
+use mirror_daemon::http::h2::H2Options;
 use mirror_tests::privilege::{kernel_has_tcx, tcx_or_skip};
 use rustix::thread::CapabilitySet;
 use std::net::Ipv4Addr;
@@ -34,7 +35,7 @@ pub(crate) fn config(points: Vec<CapturePoint>) -> CaptureConfig {
         ring_bytes: 16 << 20,
         shards: 1,
         answer_snap_bytes: 16_384,
-        tolerate_unknown_fields: false,
+        http2: H2Options::default(),
         tick: Duration::from_millis(1),
         proxy_protocol: false,
         exclude: Vec::new(),

@@ -193,6 +193,7 @@ fn refuse_old_kernel() -> Result<(), CaptureError> {
 mod tests {
     use super::*;
     use crate::config::{FlowLimits, TcMode};
+    use crate::http::h2::H2Options;
     use std::time::Duration;
 
     fn config(ring_bytes: u32, shards: u32) -> CaptureConfig {
@@ -206,7 +207,7 @@ mod tests {
             ring_bytes,
             shards,
             answer_snap_bytes: u32::MAX,
-            tolerate_unknown_fields: false,
+            http2: H2Options::default(),
             tick: Duration::from_millis(2),
             proxy_protocol: false,
             exclude: Vec::new(),

@@ -1,5 +1,6 @@
 //! The types of the checked configuration.
 
+use crate::http::h2::H2Options;
 use crate::kube::LabelSelector;
 use crate::rule::Rules;
 
@@ -100,8 +101,8 @@ pub struct CaptureConfig {
     pub shards: u32,
     /// How many bytes of each answer segment are copied.
     pub answer_snap_bytes: u32,
-    /// HTTP/2: mirror a request although ordinary fields of it are unknown (joined late); they are left out.
-    pub tolerate_unknown_fields: bool,
+    /// How HTTP/2 is decoded.
+    pub http2: H2Options,
     /// How long a busy reader sleeps between two looks at its ring; up to four times as long where little comes.
     pub tick: Duration,
     /// Read PROXY protocol v1/v2 at the start of downstream connections.
@@ -125,7 +126,7 @@ impl Default for CaptureConfig {
             ring_bytes: 16 * 1024 * 1024,
             shards: 1,
             answer_snap_bytes: 256,
-            tolerate_unknown_fields: false,
+            http2: H2Options::default(),
             tick: Duration::from_millis(4),
             proxy_protocol: false,
             exclude: Vec::new(),

@@ -58,7 +58,7 @@ pub enum SelectorFault {
     /// A parenthesis without its other half.
     #[error("has a parenthesis without its other half")]
     Parenthesis,
-    /// More than [`MAX_REQUIREMENTS`].
+    /// More than `MAX_REQUIREMENTS`.
     #[error("has more than {MAX_REQUIREMENTS} requirements")]
     TooMany,
 }

@@ -6,7 +6,7 @@ use super::{Outlet, PipelineCounters, View};
 use crate::config::Leg;
 use crate::drop_reason::DropReason;
 use crate::flow::{CloseCause, FlowEvent, FlowKey, Timestamp};
-use crate::http::h2::{H2Counters, H2Options, Synchronisation};
+use crate::http::h2::{H2Counters, Synchronisation};
 use crate::http::{BodyLength, HttpEvent, HttpFlow, HttpOptions, RequestHead, RequestNumber};
 use crate::rewrite::{self, HeadForm, HostSource};
 use crate::rule::{self, Decision, Sender};
@@ -79,10 +79,9 @@ impl<O: Outlet> Requests<O> {
     pub(super) fn new(view: Arc<View>, ledger: Arc<Ledger>, outlet: O) -> Self {
         let capture = &view.config.capture;
         let proxy_protocol = capture.proxy_protocol && capture.leg == Leg::Downstream;
-        let tolerate_unknown_fields = capture.tolerate_unknown_fields;
         Self {
             has_calls: false,
-            http_options: HttpOptions { proxy_protocol, http2: H2Options { tolerate_unknown_fields } },
+            http_options: HttpOptions { proxy_protocol, http2: capture.http2 },
             http2: H2Counters::default(),
             view,
             ledger,

@@ -30,7 +30,7 @@ fn what_tcp_repairs_is_mirrored_whole_over_http2() {
     let _alone = one_at_a_time();
     let world = World::new();
     let _gateway = Gateway::start(&world.lab, Kind::Nginx, world.production.address(), false);
-    let watch = world.watch(&world.lab.gateway, &to_shadow(world.shadow.address(), DOWNSTREAM, ""));
+    let mut watch = world.watch(&world.lab.gateway, &to_shadow(world.shadow.address(), DOWNSTREAM, ""));
     let (mut wanted, mut seen) = (Vec::new(), 0);
     for (side, first_id) in [(Side::BeforeCapture, 0), (Side::AfterCapture, 1_000_000)] {
         let weather = Weather::start(&world.lab.gateway, TWO_PERCENT, side).unwrap();
@@ -54,7 +54,8 @@ fn what_tcp_repairs_is_mirrored_whole_over_http2() {
     world.shadow.wait_for_requests(4000, ARRIVAL_LIMIT).unwrap();
     let books = watch.books(seen + 4000);
     assert_eq!(books["kernel_complete"], true, "{books:#}");
-    watch.end();
+    // With clsact the weather's own filter stays until the namespace goes.
+    watch.daemon.stop(ARRIVAL_LIMIT).unwrap();
 }
 
 const CONFIG: &str = r#"

@@ -35,7 +35,7 @@ struct Wire {
 
 impl Wire {
     fn new(options: u8) -> Self {
-        let http2 = H2Options { tolerate_unknown_fields: options & 4 == 4 };
+        let http2 = H2Options { tolerate_unknown_fields: options & 4 == 4, ..H2Options::default() };
         let flow = HttpFlow::new(HttpOptions { proxy_protocol: options & 2 == 2, http2 });
         let (request, answer) = (SeqNumber(u32::MAX - 9), SeqNumber(7));
         let mut wire = Self { flow, contract: Contract::default(), request, answer, now: 0 };

@@ -67,7 +67,7 @@ enum Told {
 
 impl Wire {
     fn new(options: u8, piece_bytes: Option<usize>) -> Self {
-        let h2_options = H2Options { tolerate_unknown_fields: options & 4 == 4 };
+        let h2_options = H2Options { tolerate_unknown_fields: options & 4 == 4, ..H2Options::default() };
         let (flow, first_number) = match options & 3 {
             0 | 1 => (H2Flow::at_start(h2_options), 0),
             2 => (H2Flow::joined(h2_options), 0),

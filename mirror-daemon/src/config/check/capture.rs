@@ -4,6 +4,8 @@ use super::kubernetes::gateway_names;
 use super::names::list;
 use crate::config::read::{Node, Section};
 use crate::config::types::{CaptureConfig, CapturePoint, FlowLimits, Leg, PointGateways, TcMode};
+use crate::http::h2::H2Options;
+use crate::http::h2::frame::{DEFAULT_FRAME_BYTES, MAX_FRAME_BYTES};
 use mirror_common::{MAX_PORTS, MAX_SHARDS};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -47,7 +49,7 @@ pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
         ring_bytes: u32::try_from(ring_bytes).ok()?,
         shards: u32::try_from(shards).ok()?,
         answer_snap_bytes: u32::try_from(snap).ok()?,
-        tolerate_unknown_fields: section.or("http2_tolerate_unknown_headers", false, Node::boolean),
+        http2: http2(&section),
         tick: section.or("tick", default.tick, |node| node.duration(tick_allowed)),
         proxy_protocol: section.or("proxy_protocol", false, Node::boolean),
         exclude: section.or("exclude", vec![], |node| list(node, socket_address)),
@@ -59,6 +61,15 @@ pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
 
 /// A capture point as it is written, and the gateways it carries.
 type Written = (CapturePoint, Vec<String>);
+
+fn http2(section: &Section<'_>) -> H2Options {
+    let frame_bytes = |node: Node<'_>| node.size(DEFAULT_FRAME_BYTES.into()..=MAX_FRAME_BYTES.into());
+    let largest = section.or("http2_largest_frame", DEFAULT_FRAME_BYTES.into(), frame_bytes);
+    H2Options {
+        tolerate_unknown_fields: section.or("http2_tolerate_unknown_headers", false, Node::boolean),
+        largest_frame_bytes: u32::try_from(largest).ok(),
+    }
+}
 
 fn points(section: &Section<'_>, netns: Option<&PathBuf>) -> (Vec<CapturePoint>, Vec<PointGateways>) {
     let mut points: Vec<CapturePoint> = Vec::new();

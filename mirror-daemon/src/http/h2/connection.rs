@@ -30,6 +30,19 @@ pub(super) type Emit<'e> = dyn for<'a> FnMut(HttpEvent<'a>) + 'e;
 pub struct H2Options {
     /// Mirror a request although ordinary fields of it are unknown (joined late); they are left out.
     pub tolerate_unknown_fields: bool,
+    /// Largest frame that a sender may make although its peer's SETTINGS were not seen, in bytes, at most
+    /// [`MAX_FRAME_BYTES`](super::frame::MAX_FRAME_BYTES); `None`: 16 KiB, which needs no setting. Boundaries that were
+    /// lost are certain behind a stretch that is longer.
+    pub largest_frame_bytes: Option<u32>,
+}
+
+impl H2Options {
+    fn sides(self, make: fn(Direction, Option<u32>) -> Side) -> (Side, Side) {
+        (
+            make(Direction::Request, self.largest_frame_bytes),
+            make(Direction::Answer, self.largest_frame_bytes),
+        )
+    }
 }
 
 /// How far the requests of a connection can be trusted; for metrics.
@@ -56,6 +69,8 @@ pub enum Synchronisation {
 /// [`MAX_FRAME_BYTES`](super::frame::MAX_FRAME_BYTES) that came in pieces. No body is kept.
 #[derive(Debug)]
 pub struct H2Flow {
+    /// As in [`H2Options`].
+    largest_frame_bytes: Option<u32>,
     request: Side,
     answer: Side,
     answer_cursor: AnswerCursor,
@@ -73,8 +88,8 @@ impl H2Flow {
     /// At the start of a connection, before the preface (prior knowledge, or ALPN).
     #[must_use]
     pub fn at_start(options: H2Options) -> Self {
-        let sides = (Side::at_start(Direction::Request), Side::at_start(Direction::Answer));
-        Self::new(sides, Requests::at_start(options, StreamId::ZERO))
+        let sides = options.sides(Side::at_start);
+        Self::new(options, sides, Requests::at_start(options, StreamId::ZERO))
     }
 
     /// Behind an HTTP/1 request that was answered with `101` and `Upgrade: h2c` (RFC 7540, 3.2): before the
@@ -84,15 +99,15 @@ impl H2Flow {
     pub fn after_upgrade(options: H2Options, next_number: RequestNumber) -> Self {
         let mut requests = Requests::at_start(options, StreamId::new(1));
         requests.number_from(next_number);
-        let sides = (Side::at_start(Direction::Request), Side::at_start(Direction::Answer));
-        Self::new(sides, requests)
+        let sides = options.sides(Side::at_start);
+        Self::new(options, sides, requests)
     }
 
     /// In the middle of a connection.
     #[must_use]
     pub fn joined(options: H2Options) -> Self {
-        let sides = (Side::joined(Direction::Request), Side::joined(Direction::Answer));
-        Self::new(sides, Requests::joined(options))
+        let sides = options.sides(Side::joined);
+        Self::new(options, sides, Requests::joined(options))
     }
 
     /// The same, where requests were told of before, in whatever version.
@@ -106,8 +121,9 @@ impl H2Flow {
         self.requests.next_number()
     }
 
-    fn new((request, answer): (Side, Side), requests: Requests) -> Self {
+    fn new(options: H2Options, (request, answer): (Side, Side), requests: Requests) -> Self {
         Self {
+            largest_frame_bytes: options.largest_frame_bytes,
             request,
             answer,
             answer_cursor: AnswerCursor::default(),
@@ -208,10 +224,12 @@ impl H2Flow {
     fn handle_join(&mut self, direction: Direction, emit: &mut Emit<'_>) {
         match direction {
             Direction::Request => {
-                self.request = Side::joined(Direction::Request);
+                self.request = Side::joined(Direction::Request, self.largest_frame_bytes);
                 self.requests.lose_boundaries(DropReason::UnprovenBoundary, emit);
             }
-            Direction::Answer => self.answer = Side::joined(Direction::Answer),
+            Direction::Answer => {
+                self.answer = Side::joined(Direction::Answer, self.largest_frame_bytes);
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! One direction of a connection: frames while the boundaries are known, the search for them while not.
 
-use super::frame::{DEFAULT_FRAME_BYTES, FRAME_HEAD_BYTES, FrameHead, FrameReader, GapOutcome, Piece};
+use super::frame::{
+    DEFAULT_FRAME_BYTES, FRAME_HEAD_BYTES, FrameHead, FrameReader, GapOutcome, MAX_FRAME_BYTES, Piece,
+};
 use super::resync::{Resync, looks_like_frames};
 use crate::flow::Direction;
 
@@ -38,14 +40,15 @@ pub(super) struct Side {
 }
 
 impl Side {
-    pub(super) fn at_start(direction: Direction) -> Self {
+    /// `frame_bytes`: largest frame to expect while the receiver's SETTINGS were not seen; `None`: the default.
+    pub(super) fn at_start(direction: Direction, frame_bytes: Option<u32>) -> Self {
         let reader = FrameReader::at_start(direction);
-        Self { direction, reader, resync: None, is_guessed: false, frame_bytes: None, is_whole: true }
+        Self { direction, reader, resync: None, is_guessed: false, frame_bytes, is_whole: true }
     }
 
-    pub(super) fn joined(direction: Direction) -> Self {
+    pub(super) fn joined(direction: Direction, frame_bytes: Option<u32>) -> Self {
         let reader = FrameReader::lost(direction);
-        let mut side = Self { reader, is_whole: false, ..Self::at_start(direction) };
+        let mut side = Self { reader, is_whole: false, ..Self::at_start(direction, frame_bytes) };
         side.search();
         side
     }
@@ -86,7 +89,7 @@ impl Side {
     /// The receiver of this direction takes frames up to this size.
     pub(super) fn limit_frames(&mut self, setting_bytes: u32) {
         // Never lowered: it is not known when a lower value came into force.
-        let bytes = setting_bytes.max(self.frame_bytes.unwrap_or(DEFAULT_FRAME_BYTES));
+        let bytes = setting_bytes.max(self.frame_bytes.unwrap_or(DEFAULT_FRAME_BYTES)).min(MAX_FRAME_BYTES);
         self.frame_bytes = Some(bytes);
         self.reader.limit_frames(bytes);
     }

@@ -265,7 +265,8 @@ fn gap_inside_a_header_block_costs_its_request_and_the_table() {
 #[test]
 fn unknown_ordinary_fields_are_left_out_only_when_tolerated() {
     for tolerate_unknown_fields in [false, true] {
-        let mut probe = Probe::new(H2Flow::at_start(H2Options { tolerate_unknown_fields }));
+        let mut probe =
+            Probe::new(H2Flow::at_start(H2Options { tolerate_unknown_fields, ..H2Options::default() }));
         let lost = get_frame(1, "/lost");
         probe.request(&[&hello(), &lost[..12]].concat());
         probe.gap(Direction::Request, lost.len() - 12);
@@ -536,4 +537,17 @@ fn first_bytes_of_a_joined_connection_tell_frames() {
     assert!(!looks_like_frames(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", Direction::Request));
     assert!(!looks_like_frames(&[0; 100], Direction::Request));
     assert!(!looks_like_frames(b"", Direction::Request));
+}
+
+#[test]
+fn larger_frames_to_reckon_with_need_a_longer_stretch_to_be_certain() {
+    let frames = frame(0, 0, 1, &[0xee; 1_000]).repeat(60);
+    let is_found = |largest_frame_bytes| {
+        let options = H2Options { largest_frame_bytes, ..H2Options::default() };
+        let mut probe = Probe::new(H2Flow::joined(options));
+        probe.request(&frames);
+        probe.flow.synchronisation() != Synchronisation::Searching
+    };
+    assert!(is_found(None) && is_found(Some(50_000)));
+    assert!(!is_found(Some(65_536)), "no more than 60 KiB were seen");
 }
