@@ -3,6 +3,7 @@
 mod control;
 mod import;
 mod live;
+mod losses;
 mod manifests;
 mod offline;
 mod pages;
@@ -17,6 +18,7 @@ use crate::cli::{CheckArgs, Command, DoctorArgs, EXIT_FAILURE, EXIT_OK, EXIT_USA
 use crate::config::Config;
 use crate::doctor::{Facts, Report};
 use crate::explain::{self, Question};
+use crate::telemetry::logging::in_words;
 use anyhow::{Context, anyhow};
 use source::Source;
 use std::io::Write;
@@ -58,7 +60,7 @@ pub fn main(command: Command) -> ExitCode {
         Err(Failure::Usage(error)) => (error, EXIT_USAGE),
         Err(Failure::Running(error)) => (error, EXIT_FAILURE),
     };
-    eprintln!("mirror-daemon: {error:#}");
+    eprintln!("mirror-daemon: {}", in_words(error.as_ref()));
     ExitCode::from(code)
 }
 
@@ -79,7 +81,8 @@ fn check(args: &CheckArgs) -> Result<(), Failure> {
     match (checked, args.json) {
         (Ok(config), false) => print(&explain::summary(&config)),
         (Ok(config), true) => {
-            print_json(&serde_json::json!({ "ok": true, "summary": explain::summary(&config) }))
+            let (summary, warnings) = (explain::summary(&config), explain::warnings(&config));
+            print_json(&serde_json::json!({ "ok": true, "warnings": warnings, "summary": summary }))
         }
         (Err(faults), false) => Err(Failure::usage(faults)),
         (Err(faults), true) => {

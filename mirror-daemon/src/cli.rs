@@ -4,7 +4,7 @@
 
 use crate::config::Leg;
 use crate::telemetry::logging::LogFormat;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -267,16 +267,19 @@ pub struct ImportArgs {
 
 /// `tap`
 #[derive(Clone, Debug, Args)]
-#[command(after_help = TAP_HELP)]
+#[command(
+    after_help = TAP_HELP,
+    group(ArgGroup::new("source").required(true).multiple(true).args(["interfaces", "cgroups", "pcap"])),
+)]
 pub struct TapArgs {
     /// Capture on this interface; may be given several times
-    #[arg(long = "interface", value_name = "IF", required_unless_present_any = ["cgroups", "pcap"])]
+    #[arg(long = "interface", value_name = "IF")]
     pub interfaces: Vec<String>,
     /// Capture on this cgroup v2 directory; may be given several times
     #[arg(long = "cgroup", value_name = "PATH")]
     pub cgroups: Vec<PathBuf>,
-    /// The interfaces are in this network namespace (/run/netns/NAME, /proc/PID/ns/net)
-    #[arg(long, value_name = "PATH", requires = "interfaces")]
+    /// The interfaces are in this network namespace: a name as in `ip netns`, or a path such as /proc/PID/ns/net
+    #[arg(long, value_name = "NAME|PATH", requires = "interfaces", value_parser = network_namespace)]
     pub netns: Option<PathBuf>,
     /// Read this capture file (pcap or pcapng) instead of capturing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["interfaces", "cgroups", "netns"])]
@@ -339,6 +342,15 @@ fn header_field(text: &str) -> Result<HeaderArg, String> {
         return Err("a header value can't have a line end or NUL in it".to_owned());
     }
     Ok(HeaderArg { name, value: value.trim_matches([' ', '\t']).to_owned() })
+}
+
+/// A path, or a name as in `ip netns`, as in a configuration.
+fn network_namespace(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" | "." | ".." => Err("write a name as in `ip netns`, or a path".to_owned()),
+        name if !name.contains('/') => Ok(PathBuf::from("/run/netns").join(name)),
+        path => Ok(PathBuf::from(path)),
+    }
 }
 
 #[cfg(test)]
@@ -424,6 +436,17 @@ mod tests {
         let Command::Tap(tap) = cli.command else { panic!("{:?}", cli.command) };
         assert_eq!((tap.interfaces.len(), tap.ports.as_slice()), (2, [80, 81].as_slice()));
         assert_eq!(Leg::from(tap.leg), Leg::Upstream);
+    }
+
+    #[test]
+    fn tap_takes_a_namespace_by_name_or_path_and_names_every_source_when_none_is_given() {
+        for (given, path) in [("gw", "/run/netns/gw"), ("/proc/1/ns/net", "/proc/1/ns/net")] {
+            let cli = parse(&format!("mirror-daemon tap --netns {given} --interface a --ports 80")).unwrap();
+            let Command::Tap(tap) = cli.command else { panic!("{:?}", cli.command) };
+            assert_eq!(tap.netns, Some(PathBuf::from(path)));
+        }
+        let error = parse("mirror-daemon tap --ports 80").unwrap_err().to_string();
+        assert!(["--interface", "--cgroup", "--pcap"].iter().all(|option| error.contains(option)), "{error}");
     }
 
     #[test]

@@ -114,7 +114,27 @@ pub fn summary(config: &Config) -> String {
         Some(listen) => lines.push(format!("admin pages at http://{listen}")),
         None => lines.push("admin pages off".to_owned()),
     }
+    lines.push("this machine's interfaces, namespaces and cgroups were not looked up".to_owned());
+    lines.extend(warnings(config).iter().map(|warning| format!("warning: {warning}")));
     lines.join("\n")
+}
+
+/// What `check` does not call a fault, but an operator may not have meant.
+#[must_use]
+pub fn warnings(config: &Config) -> Vec<String> {
+    let missing: Vec<&str> = [
+        (config.capture.points.is_empty(), "no capture point"),
+        (config.shadows.is_empty(), "no shadow"),
+        (config.rules.route_count() == 0, "no route"),
+    ]
+    .into_iter()
+    .filter_map(|(is_missing, what)| is_missing.then_some(what))
+    .collect();
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    // With `--manifests`, `run` may find the last two there.
+    vec![format!("nothing is mirrored: {} in this file", missing.join(", "))]
 }
 
 fn explain_head(config: &Config, head: &RequestHead<'_>, peer: IpAddr) -> Explanation {

@@ -15,7 +15,7 @@ pub fn render(now: &Snapshot) -> String {
 
 #[derive(Serialize)]
 struct Page<'a> {
-    /// Every copy owed has exactly one closing entry.
+    /// The copies owed are those with a closing entry and those open.
     balanced: bool,
     /// Copies whose fate is not decided yet.
     open: u64,

@@ -10,7 +10,8 @@
 //! replayer finishes what it has until the deadline; the pages stop last.
 
 use super::control::Control;
-use super::pages::{self, ReloadBooks, Sources};
+use super::losses::LossLog;
+use super::pages::{self, EndOfCapture, ReloadBooks, Sources};
 use super::reload::Reloader;
 use super::shard::{Generation, LiveOutlet, Shard};
 use super::source::Source;
@@ -24,6 +25,7 @@ use crate::pipeline::{Pipeline, View};
 use crate::reload::ConfigWatch;
 use crate::replay::Replayer;
 use crate::telemetry::Ledger;
+use crate::telemetry::snapshot::LedgerReading;
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
 use std::sync::{Arc, Mutex};
@@ -144,9 +146,16 @@ async fn end(sources: &Arc<Sources>) -> Result<(), Failure> {
         () = sources.replayer.drain(deadline.into()) => {}
         () = sources.shutdown.stopped() => sources.replayer.drain(Instant::now().into()).await,
     }
-    let ledger = &sources.ledger;
-    tracing::info!(seen = ledger.seen(), matched = ledger.matched.value(), "the books are closed");
-    ended.context("the end of capturing panicked").flatten().map_err(Failure::Running)
+    let EndOfCapture { outcome, kernel_complete } = ended.unwrap_or_else(|panicked| EndOfCapture {
+        outcome: Err(anyhow::Error::new(panicked).context("the end of capturing panicked")),
+        kernel_complete: false,
+    });
+    let books = LedgerReading::of(&sources.ledger);
+    let (seen, matched, copies) = (books.seen(), books.matched, books.all_shadows());
+    let (replayed, shed) = (copies.replayed, copies.shed.total());
+    let dropped = books.dropped.total().saturating_add(copies.dropped.total());
+    tracing::info!(seen, matched, replayed, shed, dropped, kernel_complete, "the books are closed");
+    outcome.map_err(Failure::Running)
 }
 
 fn join(thread: EngineThread) -> Result<(), anyhow::Error> {
@@ -222,6 +231,17 @@ impl Drop for EndsDaemon {
 pub(super) struct Attached {
     pub(super) attacher: capture::Attacher,
     pub(super) counters: Arc<capture::CounterReader>,
+    losses: LossLog,
+}
+
+impl Attached {
+    /// Logs, from time to time, what the kernel programs lost since.
+    pub(super) fn log_losses(&mut self, now: Instant) {
+        // Counters that can't be read are told by the pages.
+        if let Ok(counters) = self.counters.snapshot() {
+            self.losses.handle_reading(&counters, now);
+        }
+    }
 }
 
 fn start_capture(
@@ -269,5 +289,5 @@ fn start_capture(
     for point in attacher.points() {
         tracing::info!(point = %point.point, state = ?point.state, "capturing");
     }
-    Ok((engine, Some(Attached { attacher, counters })))
+    Ok((engine, Some(Attached { attacher, counters, losses: LossLog::default() })))
 }

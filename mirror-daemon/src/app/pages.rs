@@ -1,6 +1,7 @@
 //! What the pages are told: one reading of everything that runs.
 
 use super::live::{Attached, Engine};
+use super::losses;
 use super::shard::Generation;
 use crate::admin::Health;
 use crate::capture::PointState;
@@ -36,24 +37,39 @@ pub(super) struct ReloadBooks {
     pub(super) last_failed: AtomicBool,
 }
 
+/// How capturing ended.
+#[derive(Debug)]
+pub(super) struct EndOfCapture {
+    /// The first failure of a capture thread.
+    pub(super) outcome: anyhow::Result<()>,
+    /// As on `/ledger`: the kernel programs lost nothing.
+    pub(super) kernel_complete: bool,
+}
+
 impl Sources {
-    /// Tries again, from time to time, what could not be attached. Never returns but to be called again.
+    /// Tries again, from time to time, what could not be attached, and logs what the kernel lost. Never returns but
+    /// to be called again.
     pub(super) async fn keep_attached(self: &Arc<Self>) {
         tokio::time::sleep(KEEP_ATTACHED_EVERY).await;
         let sources = Arc::clone(self);
         let looked = tokio::task::spawn_blocking(move || {
             if let Some(attached) = &mut *sources.capture.lock().unwrap_or_else(PoisonError::into_inner) {
                 attached.attacher.check();
+                attached.log_losses(Instant::now());
             }
         });
         let _ = looked.await;
     }
 
     /// Ends the capture threads, which take what is in their rings, then detaches every kernel program. Blocks.
-    pub(super) fn end_capture(&self) -> anyhow::Result<()> {
-        let ended = self.engine.end();
-        self.capture.lock().unwrap_or_else(PoisonError::into_inner).take();
-        ended
+    pub(super) fn end_capture(&self) -> EndOfCapture {
+        let outcome = self.engine.end();
+        let attached = self.capture.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let counters = attached.map(|attached| Arc::clone(&attached.counters));
+        let kernel_complete = counters.is_none_or(|counters| {
+            counters.snapshot().is_ok_and(|now| losses::of(&now).all(|(_, count)| count == 0))
+        });
+        EndOfCapture { outcome, kernel_complete }
     }
 
     fn snapshot(&self) -> Snapshot {

@@ -8,6 +8,7 @@ use crate::capture::{Attacher, Trial};
 use crate::config::{CaptureConfig, Config};
 use crate::pipeline::View;
 use crate::replay;
+use crate::telemetry::logging::in_words;
 use anyhow::bail;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -36,7 +37,8 @@ impl Reloader {
             }
             Err(error) => {
                 books.failures.fetch_add(1, Ordering::Relaxed);
-                tracing::error!("configuration refused, the running one stays: {error:#}");
+                let why = in_words(error.as_ref());
+                tracing::error!("configuration refused, the running one stays: {why}");
             }
         }
     }

@@ -49,6 +49,7 @@ fn run_live(args: &TapArgs, tap: &mut Tap) -> Result<(), Failure> {
     let Capture { attacher, mut readers, control, mut live, verdicts, .. } =
         capture::open(&capture_config(args)).map_err(Failure::usage)?;
     start::refuse_missing_points(&attacher)?;
+    eprintln!("mirror-daemon: {}; Ctrl-C ends", capturing(&capture_config(args)));
     drop(control);
     tap.printer.verdicts = verdicts.into_iter().next();
     tap.clock_offset_ns = unix_now_ns().saturating_sub(capture::now().0);
@@ -96,6 +97,17 @@ fn capture_config(args: &TapArgs) -> CaptureConfig {
     CaptureConfig { points, leg: args.leg.into(), ports: args.ports.clone(), ..CaptureConfig::default() }
 }
 
+/// What is captured, in words.
+fn capturing(config: &CaptureConfig) -> String {
+    let points: Vec<_> = config.points.iter().map(ToString::to_string).collect();
+    let ports: Vec<_> = config.ports.iter().map(ToString::to_string).collect();
+    let leg = match config.leg {
+        Leg::Downstream => "",
+        Leg::Upstream => ", upstream leg",
+    };
+    format!("capturing {}, ports {}{leg}", points.join(", "), ports.join(","))
+}
+
 #[derive(Debug, Default)]
 struct Connection {
     http: Option<HttpFlow>,
@@ -111,7 +123,16 @@ struct Tap {
     clock_offset_ns: u64,
 }
 
+/// What a tap has seen, printed or not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    segments: u64,
+    connections: u64,
+    requests: u64,
+}
+
 struct Printer {
+    seen: Seen,
     writer: TapWriter<StdoutLock<'static>>,
     with_headers: bool,
     with_starts: bool,
@@ -125,6 +146,7 @@ impl Tap {
     fn new(args: &TapArgs) -> Result<Self, Failure> {
         let format = if args.json { TapFormat::Json } else { TapFormat::Lines };
         let printer = Printer {
+            seen: Seen::default(),
             writer: TapWriter::new(io::stdout().lock(), format).with_numbers(args.live),
             with_headers: args.headers,
             with_starts: args.live,
@@ -143,6 +165,7 @@ impl Tap {
 
     fn handle_segment(&mut self, segment: &Segment<'_>) {
         let (printer, offset_ns) = (&mut self.printer, self.clock_offset_ns);
+        printer.seen.segments = printer.seen.segments.saturating_add(1);
         let at_unix_ns = segment.at.0.saturating_add(offset_ns);
         self.flows.handle_segment(segment, &mut |key, connection, event| {
             printer.handle_flow(key, connection, &event, at_unix_ns);
@@ -164,6 +187,10 @@ impl Tap {
         let printer = &mut self.printer;
         self.flows.handle_end(&mut |key, connection, event| printer.handle_flow(key, connection, &event, 0));
         let flushed = self.printer.writer.flush();
+        let Seen { segments, connections, requests } = self.printer.seen;
+        eprintln!(
+            "mirror-daemon: {segments} segments, {connections} connections and {requests} requests were seen"
+        );
         match self.printer.failed.or(flushed.err()) {
             // Whoever read us has seen enough.
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -183,7 +210,9 @@ impl Printer {
         at_unix_ns: u64,
     ) {
         let Connection { http, book, client, has_whole_answers } = connection;
+        let seen = &mut self.seen;
         let http = http.get_or_insert_with(|| {
+            seen.connections = seen.connections.saturating_add(1);
             HttpFlow::new(HttpOptions { proxy_protocol: true, ..HttpOptions::default() })
         });
         let book = book.get_or_insert_with(|| TapBook::new(self.with_headers).with_starts(self.with_starts));
@@ -193,8 +222,10 @@ impl Printer {
             }
             let client_ip = client.unwrap_or_else(|| rule::ip_of(&key.remote_addr));
             let Some(record) = book.handle_event(key, client_ip, at_unix_ns, &event) else { return };
+            let ended = u64::from(record.outcome != Outcome::Started);
+            seen.requests = seen.requests.saturating_add(ended);
             if self.left > 0 && self.failed.is_none() {
-                self.left = self.left.saturating_sub((record.outcome != Outcome::Started).into());
+                self.left = self.left.saturating_sub(ended);
                 self.failed = self.writer.write(&record).err();
             }
         });

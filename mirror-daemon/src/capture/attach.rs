@@ -1,6 +1,7 @@
 //! The attacher: capture points come and go while the daemon runs.
 
 mod cgroup;
+mod change;
 mod interface;
 mod overlap;
 mod selection;
@@ -12,6 +13,7 @@ use super::error::CaptureError;
 use super::kernel_log::KernelLog;
 use super::load::{TestKnobs, map};
 use crate::config::{CaptureConfig, CapturePoint, TcMode};
+use crate::telemetry::logging::in_words;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
 use aya::programs::Program;
@@ -234,15 +236,27 @@ impl Attacher {
     }
 
     /// Tries again what could not be attached, and attaches anew where an interface was replaced by another of
-    /// the same name. Passes on what the kernel programs had to say. To be called every few seconds.
+    /// the same name. Logs a point that is lost, and one that is back, once. Passes on what the kernel programs had
+    /// to say. To be called every few seconds.
     pub fn check(&mut self) {
         if let Some(kernel_log) = &mut self.kernel_log {
             kernel_log.flush();
         }
+        for held in self.points.values_mut() {
+            if let Ok(Links::Interface(links)) = &mut held.links
+                && links.has_others()
+            {
+                links.look_for_others(&interface::program_ids(&self.ebpf));
+            }
+        }
         let mut are_new = self.selection.retry(&mut self.ebpf);
         for number in self.numbers_where(|held| !held.is_in_place()) {
+            let was_attached = self.points.get(&number).is_some_and(|held| held.links.is_ok());
             self.attach_anew(number);
-            are_new |= self.points.get(&number).is_some_and(|held| held.links.is_ok());
+            if let Some(held) = self.points.get(&number) {
+                change::log(&held.point, was_attached, &held.state());
+                are_new |= held.links.is_ok();
+            }
         }
         if are_new {
             self.adopt();
@@ -264,7 +278,7 @@ impl Attacher {
                     number: *number,
                     point: held.point.clone(),
                     state: held.state(),
-                    lifecycle_error: lifecycle_error.map(in_words),
+                    lifecycle_error: lifecycle_error.map(|error| in_words(error)),
                 }
             })
             .collect()
@@ -444,18 +458,6 @@ fn excluded_key(destination: SocketAddr) -> ExcludedKey {
         IpAddr::V6(addr) => addr.octets(),
     };
     ExcludedKey { addr, port: destination.port(), padding: 0 }
-}
-
-/// An error and its causes on one line.
-fn in_words(error: &CaptureError) -> String {
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        cause = error.source();
-    }
-    words
 }
 
 #[cfg(test)]

@@ -7,13 +7,24 @@ use super::error::CaptureError;
 use super::live::now;
 use super::netlink::{Filter, Rtnetlink, Side};
 use aya::maps::{Array, Map, MapData};
-use aya::programs::tc::{NlOptions, TcAttachOptions};
+use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle};
 use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
 use mirror_common::{HEARTBEAT_STALE_NS, Live};
 
 /// What the names of the tc programs start with.
 const OWN_PREFIX: &str = "mirror_tc";
+/// The handle of filters on a qdisc that we have made, so that whoever sweeps them knows that it may go with them.
+const ON_OUR_QDISC: u32 = 0x6d69_7272;
 const SIDES: [Side; 2] = [Side::Ingress, Side::Egress];
+
+/// What [`sweep`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Swept {
+    /// The qdisc was made by the daemon that left its filters behind.
+    pub(crate) is_our_qdisc: bool,
+    /// Another daemon has filters here, and lives, or did so less than [`HEARTBEAT_STALE_NS`] ago.
+    pub(crate) is_shared: bool,
+}
 
 /// Attaches `program` as a filter in front of those that are there, and returns its program id. The filter
 /// lets every later one run.
@@ -24,9 +35,11 @@ pub(crate) fn attach(
     program: &mut SchedClassifier,
     interface: &str,
     side: TcAttachType,
+    is_our_qdisc: bool,
 ) -> Result<u32, aya::programs::ProgramError> {
     let id = program.info()?.id();
-    let options = TcAttachOptions::Netlink(NlOptions::default());
+    let handle = if is_our_qdisc { TcHandle::from(ON_OUR_QDISC) } else { TcHandle::AUTO_ASSIGN };
+    let options = TcAttachOptions::Netlink(NlOptions { handle, ..NlOptions::default() });
     let link = program.attach_with_options(interface, side, options)?;
     // aya would detach in whatever namespace the dropping thread happens to be.
     std::mem::forget(program.take_link(link)?);
@@ -47,16 +60,36 @@ pub(crate) fn detach(index: u32, programs: &[u32], delete_qdisc: bool) -> Result
 }
 
 /// Deletes the filters that a daemon left behind when it was killed. One whose daemon still lives (its
-/// heartbeat is fresh) stays; where the heartbeat cannot be read for want of privilege, it counts as stale.
-/// Returns how many were deleted.
+/// heartbeat is fresh) stays, and so do those of `own` programs; where the heartbeat cannot be read for want of
+/// privilege, it counts as stale.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(crate) fn sweep(index: u32) -> Result<usize, CaptureError> {
+pub(crate) fn sweep(index: u32, own: &[u32]) -> Result<Swept, CaptureError> {
+    let mut swept = Swept::default();
     delete_where(&Rtnetlink::open()?, index, |filter| {
-        filter.kind == "bpf"
-            && filter.name.starts_with(OWN_PREFIX)
-            && !filter.program_id.is_some_and(has_fresh_heartbeat)
+        let is_mirror = filter.kind == "bpf" && filter.name.starts_with(OWN_PREFIX);
+        if !is_mirror || filter.program_id.is_some_and(|id| own.contains(&id)) {
+            return false;
+        }
+        let is_left = !filter.program_id.is_some_and(has_fresh_heartbeat);
+        swept.is_shared |= !is_left;
+        swept.is_our_qdisc |= is_left && filter.handle == ON_OUR_QDISC;
+        is_left
+    })?;
+    Ok(swept)
+}
+
+/// Whether a daemon that lives has TCX programs on the interface, other than `own`.
+pub(crate) fn is_shared_by_tcx(interface: &str, own: &[u32]) -> bool {
+    [TcAttachType::Ingress, TcAttachType::Egress].into_iter().any(|side| {
+        // A kernel without TCX has none.
+        let programs = SchedClassifier::query_tcx(interface, side).map(|(_, programs)| programs);
+        programs.unwrap_or_default().iter().any(|program| {
+            program.name_as_str().is_some_and(|name| name.starts_with(OWN_PREFIX))
+                && !own.contains(&program.id())
+                && has_fresh_heartbeat(program.id())
+        })
     })
 }
 
@@ -64,15 +97,13 @@ fn delete_where(
     rtnetlink: &Rtnetlink,
     index: u32,
     mut is_meant: impl FnMut(&Filter) -> bool,
-) -> Result<usize, CaptureError> {
-    let mut deleted = 0_usize;
+) -> Result<(), CaptureError> {
     for side in SIDES {
         for filter in rtnetlink.filters(index, side)?.iter().filter(|filter| is_meant(filter)) {
             rtnetlink.delete_filter(index, side, filter)?;
-            deleted = deleted.saturating_add(1);
         }
     }
-    Ok(deleted)
+    Ok(())
 }
 
 fn is_bare(rtnetlink: &Rtnetlink, index: u32) -> Result<bool, CaptureError> {

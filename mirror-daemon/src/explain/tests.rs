@@ -127,8 +127,19 @@ fn summary_counts_and_names_what_there_is() {
                     capture interface veth1 in /run/netns/gw, host side, downstream leg, ports [8080]\n\
                     shadow v2 at http://v2.example:8000\n\
                     shadow v3 at https://v3.example\n\
-                    admin pages at http://127.0.0.1:9900";
+                    admin pages at http://127.0.0.1:9900\n\
+                    this machine's interfaces, namespaces and cgroups were not looked up";
     assert_eq!(summary(&config), expected);
+}
+
+#[test]
+fn configuration_that_mirrors_nothing_is_warned_of() {
+    let config = Config::from_toml("[capture]\ninterfaces = ['eth0']\nports = [80]", "m").expect("right");
+    let expected = "nothing is mirrored: no shadow, no route in this file";
+    assert_eq!(warnings(&config), [expected]);
+    assert!(summary(&config).ends_with(&format!("\nwarning: {expected}")));
+    let empty = Config::from_toml("", "m").expect("right");
+    assert_eq!(warnings(&empty), ["nothing is mirrored: no capture point, no shadow, no route in this file"]);
 }
 
 #[test]

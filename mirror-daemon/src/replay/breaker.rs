@@ -20,10 +20,21 @@ use tokio::time::Instant;
 pub(super) enum Verdict {
     /// It answers.
     Success,
-    /// It cannot be connected to, does not answer in time, or closes too early.
-    Failure,
+    /// It cannot be connected to, does not answer in time, closes too early, or answers what is no HTTP; which of
+    /// them, in words for the log.
+    Failure(&'static str),
     /// Nothing: the request was given up on our side.
     Undecided,
+}
+
+impl Verdict {
+    /// Why it speaks against the shadow.
+    pub(super) const fn why(self) -> &'static str {
+        match self {
+            Self::Failure(why) => why,
+            Self::Success | Self::Undecided => "",
+        }
+    }
 }
 
 /// Whether a request may pass.
@@ -81,7 +92,7 @@ impl Breaker {
     pub(super) fn handle_verdict(&mut self, verdict: Verdict, is_probe: bool, now: Instant) -> bool {
         match (self.state, verdict) {
             (State::Closed { .. }, Verdict::Success) => self.state = State::Closed { failures: 0 },
-            (State::Closed { failures }, Verdict::Failure) => {
+            (State::Closed { failures }, Verdict::Failure(_)) => {
                 let failures = failures.saturating_add(1);
                 if self.config.failures > 0 && failures >= self.config.failures {
                     self.open_until(now.checked_add(self.config.open_for).unwrap_or(now));
@@ -90,7 +101,7 @@ impl Breaker {
                 self.state = State::Closed { failures };
             }
             (State::Probing, Verdict::Success) if is_probe => self.state = State::Closed { failures: 0 },
-            (State::Probing, Verdict::Failure) if is_probe => {
+            (State::Probing, Verdict::Failure(_)) if is_probe => {
                 self.open_until(now.checked_add(self.config.open_for).unwrap_or(now));
                 return true;
             }
@@ -117,14 +128,16 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FAILURE: Verdict = Verdict::Failure("a test");
     use std::time::Duration;
 
     const OPEN_FOR: Duration = Duration::from_secs(5);
 
     fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::new(BreakerConfig { failures: 2, open_for: OPEN_FOR });
-        assert!(!breaker.handle_verdict(Verdict::Failure, false, now));
-        assert!(breaker.handle_verdict(Verdict::Failure, false, now));
+        assert!(!breaker.handle_verdict(FAILURE, false, now));
+        assert!(breaker.handle_verdict(FAILURE, false, now));
         breaker
     }
 
@@ -132,11 +145,11 @@ mod tests {
     fn opens_at_the_configured_run_of_failures_and_a_success_starts_the_run_again() {
         let now = Instant::now();
         let mut breaker = Breaker::new(BreakerConfig { failures: 2, open_for: OPEN_FOR });
-        assert!(!breaker.handle_verdict(Verdict::Failure, false, now));
+        assert!(!breaker.handle_verdict(FAILURE, false, now));
         assert!(!breaker.handle_verdict(Verdict::Success, false, now));
-        assert!(!breaker.handle_verdict(Verdict::Failure, false, now));
+        assert!(!breaker.handle_verdict(FAILURE, false, now));
         assert_eq!(breaker.admit(now), Admission::Pass);
-        assert!(breaker.handle_verdict(Verdict::Failure, false, now));
+        assert!(breaker.handle_verdict(FAILURE, false, now));
         assert_eq!(breaker.admit(now), Admission::Refuse);
     }
 
@@ -158,7 +171,7 @@ mod tests {
         let now = Instant::now();
         let mut breaker = opened(now);
         assert_eq!(breaker.admit(now + OPEN_FOR), Admission::Probe);
-        assert!(breaker.handle_verdict(Verdict::Failure, true, now + OPEN_FOR));
+        assert!(breaker.handle_verdict(FAILURE, true, now + OPEN_FOR));
         assert!(breaker.refuses(now + OPEN_FOR));
         assert_eq!(breaker.admit(now + OPEN_FOR * 2), Admission::Probe);
         breaker.handle_verdict(Verdict::Undecided, true, now + OPEN_FOR * 2);
@@ -169,6 +182,6 @@ mod tests {
     fn no_failures_configured_never_opens() {
         let now = Instant::now();
         let mut breaker = Breaker::new(BreakerConfig { failures: 0, open_for: OPEN_FOR });
-        assert!((0..100).all(|_| !breaker.handle_verdict(Verdict::Failure, false, now)));
+        assert!((0..100).all(|_| !breaker.handle_verdict(FAILURE, false, now)));
     }
 }

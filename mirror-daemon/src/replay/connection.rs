@@ -50,7 +50,7 @@ pub(super) async fn run(mut seat: Seat) {
                 }
                 Err((reason, _)) => {
                     seat.shadow().ledger.lost(reason);
-                    return seat.finish(Verdict::Failure);
+                    return seat.finish(Verdict::Failure("connections can't be made anew"));
                 }
             },
         }
@@ -115,6 +115,9 @@ fn may_stay(seat: &Seat, link: &mut Link) -> bool {
     seat.shadow().may_stay(link.peer, &mut link.generation, link.now)
 }
 
+/// Why an answer that has begun did not end.
+const CUT_OR_GARBLED: &str = "its answers are cut off, or no HTTP/1";
+
 /// Books the request; see the module's table.
 fn settle(seat: &mut Seat, outcome: Outcome, is_pooled: bool) -> Next {
     let shadow = std::sync::Arc::clone(seat.shadow());
@@ -134,12 +137,16 @@ fn settle(seat: &mut Seat, outcome: Outcome, is_pooled: bool) -> Next {
         Ending::AnswerTimeout => {
             ledger.replayed.increment();
             ledger.answer_timeouts.increment();
-            Next::Close(if outcome.is_answer_begun { Verdict::Undecided } else { Verdict::Failure })
+            Next::Close(if outcome.is_answer_begun {
+                Verdict::Undecided
+            } else {
+                Verdict::Failure("requests were not answered in time")
+            })
         }
         Ending::Closed if job.is_sent && outcome.is_answer_begun => {
             ledger.replayed.increment();
             ledger.answers_cut.increment();
-            Next::Close(Verdict::Failure)
+            Next::Close(Verdict::Failure(CUT_OR_GARBLED))
         }
         Ending::Closed if is_pooled && !outcome.is_answer_begun && job.may_be_resent() => {
             job.rewind();
@@ -147,11 +154,16 @@ fn settle(seat: &mut Seat, outcome: Outcome, is_pooled: bool) -> Next {
         }
         Ending::Closed => {
             ledger.lost(DropReason::ShadowClosed);
-            Next::Close(Verdict::Failure)
+            let why = if outcome.is_answer_begun {
+                CUT_OR_GARBLED
+            } else {
+                "it closes connections without an answer"
+            };
+            Next::Close(Verdict::Failure(why))
         }
         Ending::WriteTimeout => {
             ledger.lost(DropReason::WriteTimeout);
-            Next::Close(Verdict::Failure)
+            Next::Close(Verdict::Failure("requests were not taken in time"))
         }
         Ending::Aborted(reason) => {
             ledger.lost(reason);

@@ -30,11 +30,11 @@ pub(super) enum ResolveError {
     #[error("cannot read the resolver configuration: {0}")]
     Configuration(String),
     /// The resolver said no, or nothing.
-    #[error("cannot resolve {name}: {source}")]
+    #[error("cannot resolve {name}: {why}")]
     LookUp {
         name: String,
-        #[source]
-        source: Box<hickory_resolver::ResolveError>,
+        /// In words.
+        why: String,
     },
     /// The name exists but has no address.
     #[error("{0} has no address")]
@@ -91,9 +91,23 @@ impl Resolver {
         let found = resolver
             .lookup_ip(name)
             .await
-            .map_err(|source| ResolveError::LookUp { name: name.to_owned(), source: Box::new(source) })?;
+            .map_err(|error| ResolveError::LookUp { name: name.to_owned(), why: why(&error) })?;
         let holds_for = found.valid_until().saturating_duration_since(std::time::Instant::now());
         Ok((found.iter().take(MAX_ADDRESSES).collect(), holds_for))
+    }
+}
+
+/// The resolver's own words show the query as a data structure.
+fn why(error: &hickory_resolver::ResolveError) -> String {
+    if error.is_nx_domain() {
+        return "there is no such name".to_owned();
+    }
+    if error.is_no_records_found() {
+        return "the name servers know no address of it".to_owned();
+    }
+    match error.proto() {
+        Some(error) => error.to_string(),
+        None => error.to_string(),
     }
 }
 
@@ -277,6 +291,28 @@ mod tests {
 
     fn ips(last: &[u8]) -> Option<Vec<IpAddr>> {
         Some(last.iter().map(|last| IpAddr::from([127, 0, 0, *last])).collect())
+    }
+
+    #[test]
+    fn failed_look_up_is_told_without_the_query() {
+        use hickory_resolver::proto::op::{Query, ResponseCode};
+        use hickory_resolver::proto::{ProtoError, ProtoErrorKind};
+        for (response_code, words) in [
+            (ResponseCode::NXDomain, "there is no such name"),
+            (ResponseCode::NoError, "the name servers know no address of it"),
+            (ResponseCode::ServFail, "the name servers know no address of it"),
+        ] {
+            let kind = ProtoErrorKind::NoRecordsFound {
+                query: Box::new(Query::default()),
+                soa: None,
+                ns: None,
+                negative_ttl: None,
+                response_code,
+                trusted: false,
+                authorities: None,
+            };
+            assert_eq!(why(&ProtoError::from(kind).into()), words);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -100,7 +100,7 @@ impl Seat {
         shadow.notify_if_quiet(state);
         shadow.ledger.lost_all(shed, DropReason::BreakerOpen);
         if is_opened {
-            shadow.log_opened("requests were not answered");
+            shadow.log_opened(verdict.why());
         }
         shadow.act(actions);
     }

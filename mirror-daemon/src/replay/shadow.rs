@@ -151,7 +151,7 @@ impl Shadow {
         let (shed, is_opened) = self.lock().handle_verdict(verdict, is_probe, Instant::now());
         self.ledger.lost_all(shed, DropReason::BreakerOpen);
         if is_opened {
-            self.log_opened("requests were not answered");
+            self.log_opened(verdict.why());
         }
     }
 

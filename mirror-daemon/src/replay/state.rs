@@ -200,7 +200,7 @@ impl State {
             self.lane(lane).no_opening_before = now.checked_add(OPENING_PAUSE);
         }
         let is_probe = lost.iter().any(|(job, _)| job.is_probe);
-        let is_opened = self.breaker.handle_verdict(Verdict::Failure, is_probe, now);
+        let is_opened = self.breaker.handle_verdict(Verdict::Failure(reason.label()), is_probe, now);
         if is_opened {
             lost.extend(self.clear().map(|job| (job, DropReason::BreakerOpen)));
         }

@@ -158,7 +158,10 @@ impl TlsClient {
         })?;
         if alpn == Alpn::Http2 && stream.get_ref().1.alpn_protocol() != Some(H2) {
             self.log_refusal();
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the server did not choose h2 by ALPN"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "it does not speak HTTP/2 (see protocol): it did not choose h2 by ALPN",
+            ));
         }
         Ok(stream)
     }

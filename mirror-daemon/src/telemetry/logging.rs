@@ -40,6 +40,19 @@ pub enum LoggingError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// A word that is no level; it would be taken for a module that does not exist, and nothing be logged.
+    #[error(
+        "log filter {filter:?} from {origin} is not understood: {word:?} is no level; write error, warn, info, debug, \
+         trace or off, or a list such as \"info,mirror_daemon::capture=debug\""
+    )]
+    NoLevel {
+        /// The filter as given.
+        filter: String,
+        /// `--log` or the environment variable.
+        origin: &'static str,
+        /// What is no level.
+        word: String,
+    },
     /// Logging was set up before.
     #[error("logging was set up twice: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -64,11 +77,39 @@ fn filter(option: Option<&str>, variable: Option<&str>) -> Result<EnvFilter, Log
         (None, Some(text)) => (text, FILTER_VARIABLE),
         (None, None) => (DEFAULT_FILTER, "the default"),
     };
+    let no_level = text.split(',').map(str::trim).find(|word| !may_be_directive(word));
+    if let Some(word) = no_level {
+        return Err(LoggingError::NoLevel { filter: text.to_owned(), origin, word: word.to_owned() });
+    }
     EnvFilter::try_new(text).map_err(|source| LoggingError::Filter {
         filter: text.to_owned(),
         origin,
         source,
     })
+}
+
+/// Whether a part of a filter is a level, a module of ours, or says what is meant by a sign; [`EnvFilter`] judges these.
+fn may_be_directive(word: &str) -> bool {
+    word.is_empty()
+        || word.contains(['=', '[', ']', '{', '}', ':'])
+        || word.starts_with(env!("CARGO_CRATE_NAME"))
+        || word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
+}
+
+/// An error and its causes on one line. A cause whose words an error repeats is not told again.
+#[must_use]
+pub fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !words.ends_with(&more) {
+            words.push_str(": ");
+            words.push_str(&more);
+        }
+        cause = error.source();
+    }
+    words
 }
 
 fn layer<S, W>(format: LogFormat, colours: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
@@ -192,8 +233,26 @@ mod tests {
     fn bad_filter_names_itself_and_where_it_came_from() {
         let error = filter(Some("mirror_daemon=loud"), None).unwrap_err().to_string();
         assert!(error.contains("mirror_daemon=loud") && error.contains("--log"), "{error}");
+        for wrong in ["loud", "info,verbose"] {
+            let error = filter(Some(wrong), None).unwrap_err().to_string();
+            assert!(error.contains("is no level") && error.contains("--log"), "{error}");
+        }
+        for right in ["INFO", "off", "warn,mirror_daemon::capture=debug", "mirror_daemon", "3"] {
+            assert!(filter(Some(right), None).is_ok(), "{right}");
+        }
         let error = filter(None, Some("a=b=c")).unwrap_err().to_string();
         assert!(error.contains(FILTER_VARIABLE), "{error}");
+    }
+
+    #[test]
+    fn cause_that_an_error_repeats_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("map error: {0}")]
+        struct Repeats(#[source] std::io::Error);
+        let error = anyhow::Error::new(Repeats(std::io::Error::other("no memory"))).context("cannot load");
+        assert_eq!(in_words(error.as_ref()), "cannot load: map error: no memory");
+        let plain = anyhow::anyhow!("b").context("a");
+        assert_eq!(in_words(plain.as_ref()), "a: b");
     }
 
     #[test]

@@ -101,7 +101,8 @@ fn idle_daemon_costs_next_to_nothing() {
         let (seconds, before) = (5, busy(daemon.pid()));
         std::thread::sleep(Duration::from_secs(seconds));
         let after = busy(daemon.pid());
-        let spent: Duration = after.keys().map(|thread| after[thread] - before.get(thread).copied().unwrap_or_default()).sum();
+        let spent: Duration =
+            after.keys().map(|thread| after[thread] - before.get(thread).copied().unwrap_or_default()).sum();
         let share = spent.as_secs_f64() / seconds as f64;
         eprintln!("idle: {:.3} % of a core", share * 100.0);
         quietest = quietest.min(share);

@@ -1,5 +1,6 @@
 //! What is left when the daemon is gone, and how it goes.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mirror_common::KernelCounter;
@@ -121,6 +122,32 @@ fn filter_of_a_killed_daemon_does_nothing_within_two_seconds_and_goes_at_the_nex
     wait_until_mirrored(&stage, 100);
     next.stop(Duration::from_secs(20)).unwrap();
     assert!(attached().is_empty());
+}
+
+#[test]
+fn filter_and_qdisc_of_a_daemon_killed_just_now_go_whatever_mode_the_next_one_uses() {
+    if !tcx_or_skip("filter_and_qdisc_of_a_daemon_killed_just_now_go_whatever_mode_the_next_one_uses") {
+        return;
+    }
+    let stage = Stage::new(&LogMode::Count);
+    let wish = |mode: &str| Wish { capture: format!("attach = \"{mode}\""), ..Wish::default() };
+    let qdiscs = || {
+        let show = || Command::new("tc").args(["qdisc", "show", "dev", "eth0"]).output();
+        String::from_utf8(stage.lab.gateway.run(show).unwrap().unwrap().stdout).unwrap()
+    };
+    for mode in ["tcx", "clsact"] {
+        let mut killed = stage.daemon_with(&wish("clsact"));
+        assert!(qdiscs().contains("clsact"));
+        let held = killed.held_objects().unwrap();
+        killed.kill();
+        // Its heartbeat is fresh still: the filters are swept while this one runs.
+        let mut next = stage.daemon_with(&wish(mode));
+        let freed = || bpf::still_loaded(&held).is_empty();
+        wait::until_true("the old programs go", FREE_LIMIT * 3, freed).unwrap();
+        next.stop(Duration::from_secs(20)).unwrap();
+        assert!(bpf::attached_in(&stage.lab.gateway).unwrap().is_empty());
+        assert!(!qdiscs().contains("clsact"), "{mode}: {}", qdiscs());
+    }
 }
 
 /// A daemon whose shadow hangs, with requests in flight and others waiting behind them.

@@ -10,7 +10,7 @@ use crate::config::TcMode;
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType};
 use mirror_common::{PointFlags, PointSettings};
 use std::path::{Path, PathBuf};
 
@@ -39,6 +39,18 @@ pub(super) struct InterfaceLinks {
     /// The mode that it was attached by.
     mode: TcMode,
     how: Hooks,
+    others: Others,
+}
+
+/// What is known of other daemons on the same interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    /// There were none.
+    None,
+    /// There was one, or one had just been killed: to be looked at again.
+    Perhaps,
+    /// There is one, which was logged.
+    Told,
 }
 
 enum Hooks {
@@ -115,6 +127,46 @@ impl InterfaceLinks {
         netns::within(self.netns.as_deref(), || self.find_index()).is_ok_and(|index| index == self.index)
     }
 
+    /// Whether [`Self::look_for_others`] has something to do.
+    pub(super) fn has_others(&self) -> bool {
+        self.others != Others::None
+    }
+
+    /// Where another daemon seemed to live when this was attached: sweeps what it left behind, or says once that it
+    /// lives. `own`: the ids of our programs. To be called more than [`mirror_common::HEARTBEAT_STALE_NS`] later.
+    pub(super) fn look_for_others(&mut self, own: &[u32]) {
+        if !self.has_others() {
+            return;
+        }
+        let looked = netns::within(self.netns.as_deref(), || {
+            let swept = clsact::sweep(self.index, own)?;
+            Ok((swept, swept.is_shared || clsact::is_shared_by_tcx(&self.name, own)))
+        });
+        let Ok((swept, is_shared)) = looked else { return };
+        self.take_over_qdisc(swept.is_our_qdisc);
+        if is_shared && self.others == Others::Perhaps {
+            let interface = &self.name;
+            tracing::warn!(
+                interface,
+                "another mirror-daemon captures here: where both mirror, every request is mirrored twice"
+            );
+        }
+        self.others = if is_shared { Others::Told } else { Others::None };
+    }
+
+    /// Makes a qdisc that a killed daemon left behind ours to delete, and deletes it where it is of no use.
+    fn take_over_qdisc(&mut self, is_left: bool) {
+        match &mut self.how {
+            Hooks::Clsact { is_our_qdisc, .. } => *is_our_qdisc |= is_left,
+            Hooks::Tcx(_) if is_left => {
+                let delete = || clsact::detach(self.index, &[], true);
+                // It does no harm where it stays.
+                let _ = netns::within(self.netns.as_deref(), delete);
+            }
+            Hooks::Tcx(_) => {}
+        }
+    }
+
     /// Takes the programs off the interface.
     pub(super) fn detach(self) {
         let Hooks::Clsact { program_ids, is_our_qdisc } = &self.how else {
@@ -158,17 +210,31 @@ pub(super) fn attach(
         };
         let place = PointSettings { link_header_bytes, flags };
         places.set(wanted.number, place, 0).map_err(CaptureError::map("POINTS"))?;
-        clsact::sweep(index)?;
-        let how = attach_sides(ebpf, wanted, index, sides)?;
-        Ok(InterfaceLinks {
+        let own = program_ids(ebpf);
+        let swept = clsact::sweep(index, &own)?;
+        let is_shared = swept.is_shared || clsact::is_shared_by_tcx(wanted.name, &own);
+        let how = attach_sides(ebpf, wanted, index, sides, swept.is_our_qdisc)?;
+        let mut links = InterfaceLinks {
             name: wanted.name.to_owned(),
             netns: wanted.netns.map(Path::to_owned),
             index,
             place,
             mode: wanted.tc_mode,
             how,
-        })
+            others: if is_shared { Others::Perhaps } else { Others::None },
+        };
+        links.take_over_qdisc(swept.is_our_qdisc);
+        Ok(links)
     })
+}
+
+/// Those of our tc programs that are loaded.
+pub(super) fn program_ids(ebpf: &Ebpf) -> Vec<u32> {
+    let id = |program: &Program| match program {
+        Program::SchedClassifier(program) => program.info().ok().map(|info| info.id()),
+        _ => None,
+    };
+    ebpf.programs().filter_map(|(_, program)| id(program)).collect()
 }
 
 #[derive(Clone, Copy)]
@@ -193,11 +259,13 @@ impl Side {
     }
 }
 
+/// `is_left_qdisc`: there is a qdisc that a killed daemon had made.
 fn attach_sides(
     ebpf: &mut Ebpf,
     wanted: &Wanted<'_>,
     index: u32,
     sides: &[Side],
+    is_left_qdisc: bool,
 ) -> Result<Hooks, CaptureError> {
     for side in sides {
         let name = side.program(wanted.number);
@@ -207,12 +275,12 @@ fn attach_sides(
         }
     }
     if wanted.tc_mode == TcMode::Clsact {
-        return attach_clsact(ebpf, wanted, index, sides);
+        return attach_clsact(ebpf, wanted, index, sides, is_left_qdisc);
     }
     match attach_tcx(ebpf, wanted, sides) {
         // A kernel without TCX says EINVAL.
         Err(CaptureError::Program { .. }) if wanted.tc_mode == TcMode::Auto => {
-            attach_clsact(ebpf, wanted, index, sides)
+            attach_clsact(ebpf, wanted, index, sides, is_left_qdisc)
         }
         attached => attached.map(Hooks::Tcx),
     }
@@ -243,13 +311,14 @@ fn attach_clsact(
     wanted: &Wanted<'_>,
     index: u32,
     sides: &[Side],
+    is_left_qdisc: bool,
 ) -> Result<Hooks, CaptureError> {
-    let is_our_qdisc = Rtnetlink::open()?.add_clsact(index)?;
+    let is_our_qdisc = Rtnetlink::open()?.add_clsact(index)? || is_left_qdisc;
     let mut program_ids = Vec::new();
     for side in sides {
         let name = side.program(wanted.number);
         let program: &mut SchedClassifier = find(ebpf, &name)?;
-        match clsact::attach(program, wanted.name, side.attach_type()) {
+        match clsact::attach(program, wanted.name, side.attach_type(), is_our_qdisc) {
             Ok(id) => program_ids.push(id),
             Err(error) => {
                 // Half a capture point is worse than none.

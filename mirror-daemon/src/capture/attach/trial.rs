@@ -4,8 +4,9 @@
 use super::super::error::CaptureError;
 use super::super::load::kernel_settings;
 use super::overlap::Identity;
-use super::{Attacher, Held, Links, in_words};
+use super::{Attacher, Held, Links};
 use crate::config::{CaptureConfig, CapturePoint, TcMode};
+use crate::telemetry::logging::in_words;
 use mirror_common::MAX_CAPTURE_POINTS;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -61,8 +61,11 @@ pub(super) async fn open(shadow: &Shadow) -> Result<Opened, ConnectFailure> {
 }
 
 async fn begin(connected: Connected, deadline: Instant) -> Result<Opened, ConnectFailure> {
-    let refused =
-        |why: &dyn std::fmt::Display| ConnectFailure::new(DropReason::Connect, format!("no http/2: {why}"));
+    let refused = |why: &dyn std::fmt::Display| ConnectFailure::new(DropReason::Connect, why);
+    // A server of HTTP/1 answers the preface by an error, or closes.
+    let other = |why: &dyn std::fmt::Display| {
+        refused(&format_args!("it does not speak HTTP/2 (see protocol): {why}"))
+    };
     let meter = Arc::new(Meter::default());
     let wire = Wire::new(connected.transport, Arc::clone(&meter));
     let (requests, mut connection) = timeout_at(deadline, builder().handshake(wire))
@@ -72,8 +75,8 @@ async fn begin(connected: Connected, deadline: Instant) -> Result<Opened, Connec
     let settings = poll_fn(|cx| {
         meter.start_turn();
         match Pin::new(&mut connection).poll(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(Err(refused(&"closed before its settings came"))),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(refused(&error))),
+            Poll::Ready(Ok(())) => Poll::Ready(Err(other(&"closed before its settings came"))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(other(&error))),
             Poll::Pending if connection.max_concurrent_send_streams() > 0 => Poll::Ready(Ok(())),
             Poll::Pending => Poll::Pending,
         }

@@ -301,7 +301,7 @@ impl Driver {
         }
         let shadow = self.seat.shadow();
         tracing::debug!(shadow = %shadow.config.name, read_bytes, "http/2 connection closed: the shadow floods it");
-        shadow.handle_verdict(Verdict::Failure, false);
+        shadow.handle_verdict(Verdict::Failure("it floods the connection"), false);
         Poll::Ready(())
     }
 

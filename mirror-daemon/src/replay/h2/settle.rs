@@ -35,11 +35,15 @@ pub(super) fn settle(mut stream: Stream, ending: Ending, past: &mut Past) {
         Ending::AnswerTimeout => {
             ledger.replayed.increment();
             ledger.answer_timeouts.increment();
-            if status.is_some() { Verdict::Undecided } else { Verdict::Failure }
+            if status.is_some() {
+                Verdict::Undecided
+            } else {
+                Verdict::Failure("requests were not answered in time")
+            }
         }
         Ending::WriteTimeout => {
             ledger.lost(DropReason::WriteTimeout);
-            Verdict::Failure
+            Verdict::Failure("requests were not taken in time")
         }
         Ending::Aborted(reason) => {
             ledger.lost(reason);
@@ -79,6 +83,9 @@ fn book_closed(stream: &mut Stream, closed: Closed, past: &mut Past) -> Verdict 
         // A shadow that restarts gracefully leaves out calls whose bodies had begun.
         Closed::Unprocessed if !is_resent => Verdict::Undecided,
         Closed::Connection if std::mem::replace(&mut past.is_loss_told, true) => Verdict::Undecided,
-        Closed::Unprocessed | Closed::Connection | Closed::Garbled | Closed::Reset => Verdict::Failure,
+        Closed::Unprocessed => Verdict::Failure("it refuses requests"),
+        Closed::Connection => Verdict::Failure("it closes connections before the answer's end"),
+        Closed::Garbled => Verdict::Failure("it answers what is no HTTP/2"),
+        Closed::Reset => Verdict::Failure("it resets requests"),
     }
 }

@@ -37,7 +37,7 @@ impl Ticket {
         self.shadow.notify_if_quiet(state);
         self.shadow.ledger.lost_all(shed, DropReason::BreakerOpen);
         if is_opened {
-            self.shadow.log_opened("requests were not answered");
+            self.shadow.log_opened(verdict.why());
         }
     }
 
@@ -49,7 +49,7 @@ impl Ticket {
         if self.job().is_some() {
             self.shadow.ledger.lost(DropReason::ShadowClosed);
         }
-        self.finish(Verdict::Failure);
+        self.finish(Verdict::Failure("it closed before a request was sent"));
     }
 
     /// The request waits again, to be sent once more.

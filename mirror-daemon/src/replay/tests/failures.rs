@@ -214,3 +214,24 @@ async fn panic_while_connecting_costs_one_request_and_not_the_shadow() {
     rig.send_and_settle(get()).await;
     assert_eq!((rig.ledger.replayed.value(), rig.ledger.dropped.total()), (1, 1));
 }
+
+#[tokio::test]
+async fn log_says_why_the_breaker_opened() {
+    for (answer, why) in [
+        (&b""[..], "it closes connections without an answer"),
+        (b"garbage\r\n\r\n", "its answers are cut off, or no HTTP/1"),
+    ] {
+        let (log, _guard) = Log::of_this_thread();
+        let address = shadow(move |_, mut peer| async move {
+            peer.request().await;
+            peer.say(answer).await;
+        })
+        .await;
+        let mut config = config(address);
+        config.breaker.failures = 1;
+        let mut rig = Rig::new(config);
+        rig.send_and_settle(get()).await;
+        until(|| log.text().contains("circuit breaker opened")).await;
+        assert!(log.text().contains(why), "{}", log.text());
+    }
+}

@@ -272,12 +272,17 @@ async fn shadow_that_speaks_no_http2_cannot_be_connected_to() {
     })
     .await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    for address in [http1, silent.local_addr().unwrap()] {
+    let why = ["it does not speak HTTP/2 (see protocol)", "no settings that allow a stream, in time"];
+    for (address, why) in [http1, silent.local_addr().unwrap()].into_iter().zip(why) {
+        let (log, _guard) = Log::of_this_thread();
         let mut config = config(address);
         config.connect_timeout = Duration::from_millis(500);
+        config.breaker.failures = 1;
         let mut rig = Rig::new(config);
         rig.send_and_settle(h2_get()).await;
         assert_eq!(rig.ledger.dropped.of(DropReason::Connect).value(), 1);
+        until(|| log.text().contains("circuit breaker opened")).await;
+        assert!(log.text().contains(why), "{}", log.text());
     }
 }
 
