@@ -229,7 +229,7 @@ impl Drop for EndsDaemon {
 /// What is left of the capture side for the main thread, once its threads have theirs.
 #[derive(Debug)]
 pub(super) struct Attached {
-    pub(super) attacher: capture::Attacher,
+    pub(super) attacher: capture::AttacherClient,
     pub(super) counters: Arc<capture::CounterReader>,
     losses: LossLog,
 }
@@ -255,7 +255,7 @@ fn start_capture(
         tracing::warn!("no capture point is configured: nothing will be mirrored");
         return Ok((engine, None));
     }
-    let Capture { attacher, readers, control, counters, mut live, verdicts } =
+    let Capture { attacher, readers, control, counters, mut live, verdicts, marker: _ } =
         capture::open(&config.capture).map_err(Failure::usage)?;
     start::refuse_missing_points(&attacher)?;
     let generation = current.load_full();

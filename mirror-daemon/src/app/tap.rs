@@ -58,6 +58,7 @@ fn run_live(args: &TapArgs, tap: &mut Tap) -> Result<(), Failure> {
         for reader in &mut readers {
             reader.wait(Some(LONGEST_WAIT)).map_err(Failure::running)?;
             reader.drain(RECORDS_PER_LOOK, |segment| tap.handle_segment(&segment));
+            tap.printer.verdicts.iter_mut().for_each(VerdictWriter::flush);
         }
         tap.handle_timeout(capture::now());
     }
@@ -234,8 +235,10 @@ impl Printer {
             && let Some(verdicts) = &mut self.verdicts
         {
             *has_whole_answers = wants;
-            // A verdict that can't be written costs the proof of this connection's requests, and no more.
-            let _ = if wants { verdicts.copy_answers(key) } else { verdicts.capture(key) };
+            match wants {
+                true => verdicts.copy_answers(key),
+                false => verdicts.capture(key),
+            }
         }
     }
 }

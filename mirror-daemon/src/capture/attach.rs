@@ -24,6 +24,7 @@ use mirror_common::{
 };
 use overlap::Identity;
 use selection::Selection;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -32,7 +33,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use trial::Neighbours;
 
 /// How a capture point is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Attachment {
     /// TCX links.
     Tcx,
@@ -43,7 +44,7 @@ pub enum Attachment {
 }
 
 /// Whether a wanted capture point is attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PointState {
     /// It is.
     Attached(Attachment),
@@ -52,7 +53,7 @@ pub enum PointState {
 }
 
 /// One wanted capture point.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PointStatus {
     /// [`crate::flow::FlowKey::capture_point`] of what it captures.
     pub number: u32,
@@ -69,7 +70,7 @@ pub struct PointStatus {
 pub struct PointNumbers(Arc<AtomicU32>);
 
 impl PointNumbers {
-    fn set<'a>(&self, numbers: impl Iterator<Item = &'a u32>) {
+    pub(super) fn set<'a>(&self, numbers: impl Iterator<Item = &'a u32>) {
         self.0.store(numbers.fold(0, |set, number| set | bit(*number)), Ordering::Relaxed);
     }
 

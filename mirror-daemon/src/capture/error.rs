@@ -125,6 +125,12 @@ pub enum CaptureError {
         /// `mirror_common::MAX_CAPTURE_POINTS`.
         limit: usize,
     },
+    /// The attacher could not do what it was asked.
+    #[error("{words}")]
+    Attacher {
+        /// Its error with its causes, in words.
+        words: String,
+    },
     /// A system call of the reading part failed.
     #[error("cannot {what}")]
     Io {
