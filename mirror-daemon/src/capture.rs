@@ -36,5 +36,6 @@ pub use load::{Capture, TestKnobs, open, open_with, unbuilt};
 pub use marker::SocketMarker;
 pub use reader::{Drained, RingReader, Waker};
 pub use seam::{AttacherClient, AttacherLink, Prepared, Trial};
+pub(crate) use seam::{Terms, attend};
 pub use shed::Shed;
 pub use verdict::VerdictWriter;

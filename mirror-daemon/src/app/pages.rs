@@ -28,6 +28,8 @@ pub(super) struct Sources {
     pub(super) engine: Engine,
     pub(super) capture: std::sync::Mutex<Option<Attached>>,
     pub(super) reload: ReloadBooks,
+    /// Parsers that died before this one.
+    pub(super) restarts: u64,
 }
 
 /// How reloads went.
@@ -77,6 +79,7 @@ impl Sources {
             ledger: LedgerReading::of(&self.ledger),
             shadows: self.replayer.status(),
             config: self.config_status(),
+            parser_restarts: self.restarts,
             draining: self.shutdown.phase() != Phase::Running,
             ..Snapshot::default()
         };
@@ -89,6 +92,7 @@ impl Sources {
                 ("passed_over_upgrade", reading.pipeline.passed_over_upgrade),
                 ("passed_over_unsupported_protocol", reading.pipeline.passed_over_unsupported_protocol),
                 ("requests_without_host", reading.pipeline.without_host),
+                ("verdicts_lost", reading.verdicts_lost),
             ]);
             snapshot.http2.extend(reading.http2.labelled());
             snapshot.http2_connections.extend([

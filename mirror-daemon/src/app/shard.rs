@@ -114,7 +114,8 @@ impl Shard {
         let outlet = self.pipeline.outlet_mut();
         outlet.replay.flush();
         outlet.verdicts.flush();
-        self.stats.publish(&self.pipeline);
+        let verdicts_lost = outlet.verdicts.lost();
+        self.stats.publish(&self.pipeline, verdicts_lost);
     }
 
     fn wait_for(&self) -> Option<Duration> {

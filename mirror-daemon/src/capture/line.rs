@@ -37,6 +37,19 @@ impl Line {
         Ok(*latest)
     }
 
+    /// Sends a note about a descriptor, and waits for its answer for at most `patience`.
+    ///
+    /// # Errors
+    /// When none comes, or it tells of a failure.
+    pub(super) fn ask_about(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        note: impl FnOnce(u32) -> Note,
+        patience: Duration,
+    ) -> Result<(), CaptureError> {
+        self.converse(note, Some(descriptor), patience).map(drop)
+    }
+
     /// Whether the answer to this note is among those that wait, which are taken. Never waits.
     pub(super) fn is_answered(&self, number: u32) -> bool {
         let mut is_answered = false;
@@ -51,11 +64,20 @@ impl Line {
     /// # Errors
     /// When none comes, or it tells of a failure.
     pub(super) fn ask(&self, note: impl FnOnce(u32) -> Note) -> Result<Answer, CaptureError> {
+        self.converse(note, None, PATIENCE)
+    }
+
+    fn converse(
+        &self,
+        note: impl FnOnce(u32) -> Note,
+        descriptor: Option<BorrowedFd<'_>>,
+        patience: Duration,
+    ) -> Result<Answer, CaptureError> {
         let refused = |source| CaptureError::Io { what: "talk to the attacher", source };
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         *latest = latest.wrapping_add(1);
-        send_packet(&self.socket, &note(*latest), None).map_err(refused)?;
-        let until = Instant::now().checked_add(PATIENCE).unwrap_or_else(Instant::now);
+        send_packet(&self.socket, &note(*latest), descriptor).map_err(refused)?;
+        let until = Instant::now().checked_add(patience).unwrap_or_else(Instant::now);
         loop {
             match receive_packet::<Answer>(&self.socket) {
                 Ok(Some((Answer::Done { number, fault: Some(words) }, _))) if number == *latest => {

@@ -5,7 +5,6 @@ use super::control::ControlReader;
 use super::counters::{CounterMaps, CounterReader};
 use super::error::CaptureError;
 use super::live::{LiveMap, LiveWriter};
-use super::marker::SocketMarker;
 use super::reader::RingReader;
 use super::seam::{AttacherClient, AttacherLink, DeskMaps};
 use super::verdict::{VerdictMap, VerdictWriter};
@@ -44,8 +43,6 @@ pub struct Capture {
     pub live: LiveWriter,
     /// One per shard, in their order.
     pub verdicts: Vec<VerdictWriter>,
-    /// Marks the daemon's own sockets.
-    pub marker: SocketMarker,
 }
 
 /// What only tests turn.

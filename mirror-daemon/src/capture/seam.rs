@@ -22,4 +22,5 @@ mod violation;
 pub use client::{AttacherClient, AttacherLink, Prepared, Trial};
 pub(super) use desk::DeskMaps;
 pub(super) use message::{Answer, MAX_VERDICTS, Note, Verdict, Want};
+pub(crate) use server::{Terms, attend};
 pub(super) use socket::{receive_packet, send_packet};

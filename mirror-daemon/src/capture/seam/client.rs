@@ -11,7 +11,7 @@ use super::super::marker::SocketMarker;
 use super::super::reader::RingReader;
 use super::super::verdict::VerdictWriter;
 use super::message::{Call, Reply};
-use super::server::{Terms, serve};
+use super::server::{Terms, attend};
 use super::socket::CallSocket;
 use crate::config::{CaptureConfig, CapturePoint};
 use aya::maps::{Map, MapData, RingBuf};
@@ -59,7 +59,10 @@ impl Trial {
 /// Everything that capturing needs but the capture points: maps are made, rings are mapped, nothing is attached. From
 /// here on this process needs no privilege.
 #[derive(Debug)]
-pub struct Prepared(Capture);
+pub struct Prepared {
+    capture: Capture,
+    marker: Arc<SocketMarker>,
+}
 
 impl AttacherLink {
     /// Starts an attacher on a thread of this process, with the privileges of this thread.
@@ -69,12 +72,7 @@ impl AttacherLink {
     pub fn to_thread() -> Result<Self, CaptureError> {
         let refused = |source| CaptureError::Io { what: "start the attacher", source };
         let (near, far) = CallSocket::pair().map_err(refused)?;
-        let far = CallSocket::from(far);
-        let attacher = move || {
-            if let Err(violation) = serve(&far, Terms::default()) {
-                tracing::error!(%violation, "the attacher ends");
-            }
-        };
+        let attacher = move || attend(far, Terms::default());
         let thread =
             std::thread::Builder::new().name("attacher".to_owned()).spawn(attacher).map_err(refused)?;
         Self::greet(near, Some(thread))
@@ -144,8 +142,9 @@ impl AttacherLink {
         }
         let line = Arc::new(Line::new(next()?));
         let (counters, live) = (CounterReader::new(Arc::clone(&line)), LiveWriter::new(line));
-        let marker = SocketMarker::new(next()?);
-        Ok(Prepared(Capture { attacher: client, readers, control, counters, live, verdicts, marker }))
+        let marker = Arc::new(SocketMarker::new(next()?));
+        let capture = Capture { attacher: client, readers, control, counters, live, verdicts };
+        Ok(Prepared { capture, marker })
     }
 }
 
@@ -156,8 +155,14 @@ impl Prepared {
     /// # Errors
     /// As [`AttacherClient::apply`].
     pub fn attach(mut self, config: &CaptureConfig) -> Result<Capture, CaptureError> {
-        self.0.attacher.apply(config)?;
-        Ok(self.0)
+        self.capture.attacher.apply(config)?;
+        Ok(self.capture)
+    }
+
+    /// Marks the daemon's own sockets.
+    #[must_use]
+    pub fn marker(&self) -> Arc<SocketMarker> {
+        Arc::clone(&self.marker)
     }
 }
 

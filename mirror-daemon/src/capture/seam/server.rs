@@ -10,6 +10,8 @@ use crate::config::CaptureConfig;
 use rustix::fd::AsFd;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the attacher brings to a session with one parser.
 #[derive(Default)]
@@ -21,14 +23,25 @@ pub(crate) struct Terms {
     /// Looks at the parser before anything is attached: why it may not have it, in words.
     pub(crate) admit: Option<Box<dyn Fn() -> Result<(), String> + Send>>,
     /// Called when the parser is given up, from whichever thread.
-    pub(crate) give_up: Option<std::sync::Arc<dyn Fn() + Send + Sync>>,
+    pub(crate) give_up: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// Becomes true once a configuration was taken into use.
+    pub(crate) has_attached: Arc<AtomicBool>,
+}
+
+/// Serves the parser at the other end of `calls` to its end, or gives it up; then nothing of it is attached.
+pub(crate) fn attend(calls: OwnedFd, terms: Terms) {
+    let give_up = terms.give_up.clone();
+    if let Err(violation) = serve(&calls.into(), terms) {
+        tracing::error!(violation = words_of(&violation), "the parser is given up");
+        give_up.iter().for_each(|give_up| give_up());
+    }
 }
 
 /// Serves one parser to its end; then nothing of it is attached.
 ///
 /// # Errors
 /// When it said what it may not.
-pub(super) fn serve(calls: &CallSocket, terms: Terms) -> Result<(), Violation> {
+fn serve(calls: &CallSocket, terms: Terms) -> Result<(), Violation> {
     let mut server = Server { terms, stage: Stage::Greeting };
     while let Some((call, _unwanted)) = calls.receive()? {
         let (reply, descriptors) = server.obey(call)?;
@@ -143,6 +156,7 @@ impl Opened {
             Call::Commit { trial } => {
                 let trial = self.take_trial(trial)?;
                 let committed = self.attacher.commit(trial);
+                terms.has_attached.store(true, Ordering::Relaxed);
                 Ok(self.done(committed.err().map(|error| words_of(&error))))
             }
             Call::Abandon { trial } => {
