@@ -73,8 +73,9 @@ async fn run_async(source: &Source, mut link: AttacherLink) -> Result<(), Failur
     let (engine, attached) = start_capture(&config, prepared, &ledger, &current, &shutdown)?;
 
     let (capture, reload) = (Mutex::new(attached), ReloadBooks::default());
-    let sources =
-        Arc::new(Sources { ledger, replayer, current, shutdown, engine, capture, reload, restarts });
+    let latest = Mutex::default();
+    let sources = Sources { ledger, replayer, current, shutdown, engine, capture, latest, reload, restarts };
+    let sources = Arc::new(sources);
     serve(sources, admin, watches, signals, source.clone()).await
 }
 

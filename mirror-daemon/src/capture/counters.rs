@@ -6,34 +6,47 @@ use super::seam::{Answer, Note};
 use aya::maps::{MapData, PerCpuArray};
 use mirror_common::KernelCounters;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long the counters are waited for. Whoever asks may have better things to do.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A handle on the counters.
 #[derive(Debug)]
 pub struct CounterReader {
-    line: Arc<Line>,
+    line: Line,
+    /// For as long as the attacher is stopped.
+    latest: Mutex<KernelCounters>,
 }
 
 impl CounterReader {
-    pub(super) const fn new(line: Arc<Line>) -> Self {
-        Self { line }
+    pub(super) fn new(line: Line) -> Self {
+        Self { line, latest: Mutex::default() }
     }
 
-    /// The counts of all CPUs together. Each only grows.
+    /// The counts of all CPUs together. Each only grows. The latest known, while the attacher is stopped.
     ///
     /// # Errors
     /// When the map cannot be read.
     pub fn snapshot(&self) -> Result<KernelCounters, CaptureError> {
-        let answer = self.line.ask(|number| Note::Counters { number })?;
-        let counts = match answer {
-            Answer::Counters { counts, .. } => counts.try_into().ok(),
-            Answer::Done { .. } => None,
+        let counters = match self.line.ask(PATIENCE, |number| Note::Counters { number }) {
+            Err(error) if error.is_late() => return Ok(*self.latest()),
+            Ok(Answer::Counters { counts, .. }) => counts.try_into().ok(),
+            Ok(Answer::Done { .. }) => None,
+            Err(error) => return Err(error),
         };
         let misunderstood = || CaptureError::Io {
             what: "understand the attacher",
             source: io::ErrorKind::InvalidData.into(),
         };
-        counts.map(|counts| KernelCounters { counts }).ok_or_else(misunderstood)
+        let counters = KernelCounters { counts: counters.ok_or_else(misunderstood)? };
+        *self.latest() = counters;
+        Ok(counters)
+    }
+
+    fn latest(&self) -> MutexGuard<'_, KernelCounters> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

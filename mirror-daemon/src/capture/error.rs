@@ -152,6 +152,12 @@ impl CaptureError {
         move |source| Self::Map { name, source: Box::new(source) }
     }
 
+    /// The attacher did not answer in time: it is stopped, and goes on perhaps.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::TimedOut)
+    }
+
     pub(crate) fn program(program: &str, source: aya::programs::ProgramError) -> Self {
         if is_not_permitted(&source) {
             return Self::NotPermitted {

@@ -8,9 +8,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long an answer may take. The attacher's desk does nothing else, so that it is stopped by then.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Notes go out, answers come in. Shared by those who write on one line.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -59,12 +56,16 @@ impl Line {
         is_answered
     }
 
-    /// Sends a note and waits for its answer.
+    /// Sends a note and waits for its answer, for at most `patience`.
     ///
     /// # Errors
     /// When none comes, or it tells of a failure.
-    pub(super) fn ask(&self, note: impl FnOnce(u32) -> Note) -> Result<Answer, CaptureError> {
-        self.converse(note, None, PATIENCE)
+    pub(super) fn ask(
+        &self,
+        patience: Duration,
+        note: impl FnOnce(u32) -> Note,
+    ) -> Result<Answer, CaptureError> {
+        self.converse(note, None, patience)
     }
 
     fn converse(

@@ -7,27 +7,30 @@ use crate::flow::Timestamp;
 use aya::maps::{Array, MapData};
 use mirror_common::{Live, SHED_LEVELS};
 use rustix::time::{ClockId, clock_gettime};
-use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a beat is waited for: so long that whoever does not answer is stopped, and not slow.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The kernel programs do nothing once the last beat is [`mirror_common::HEARTBEAT_STALE_NS`] old.
 #[derive(Debug)]
 pub struct LiveWriter {
-    line: Arc<Line>,
+    line: Line,
     shed_level: u32,
 }
 
 impl LiveWriter {
-    pub(super) const fn new(line: Arc<Line>) -> Self {
+    pub(super) const fn new(line: Line) -> Self {
         Self { line, shed_level: 0 }
     }
 
     /// Says that the daemon lives. To be called at 2 Hz.
     ///
     /// # Errors
-    /// When the map cannot be written.
+    /// When the map cannot be written; [`CaptureError::is_late`] when the attacher is stopped.
     pub fn beat(&mut self) -> Result<(), CaptureError> {
         let shed_level = self.shed_level;
-        self.line.ask(|number| Note::Beat { number, shed_level }).map(drop)
+        self.line.ask(PATIENCE, |number| Note::Beat { number, shed_level }).map(drop)
     }
 
     /// How many of [`mirror_common::SHED_LEVELS`] parts of all flows are left out from the next beat on.
@@ -40,7 +43,7 @@ impl LiveWriter {
     /// # Errors
     /// When the map cannot be written.
     pub fn stop(&mut self) -> Result<(), CaptureError> {
-        self.line.ask(|number| Note::Stop { number }).map(drop)
+        self.line.ask(PATIENCE, |number| Note::Stop { number }).map(drop)
     }
 }
 

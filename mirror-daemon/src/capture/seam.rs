@@ -4,8 +4,7 @@
 //!  attacher: links, map writes, namespaces        parser: rings, pipeline, replay, pages
 //!   server ◀──── calls: open, try out, commit, check, close (a stream) ────▶ client
 //!   desk   ◀──── a line for each ring: "asleep", verdicts (packets) ───────▶ RingReader, VerdictWriter
-//!          ◀──── the control line: beats, counters ────────────────────────▶ LiveWriter, CounterReader
-//!          ◀──── the marks' line: sockets to shadows ──────────────────────▶ SocketMarker
+//!          ◀──── three more: heartbeat, counters, sockets to be marked ────▶ LiveWriter, CounterReader, SocketMarker
 //! ```
 //!
 //! The other end is a thread of the same process (`tap`'s tests, library users) or the parent process (`run`): both by

@@ -7,6 +7,10 @@ use crate::flow::{FlowKey, SeqNumber};
 use aya::maps::{HashMap, MapData, MapError};
 use mirror_common::{FlowVerdict, VerdictCode};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long [`VerdictWriter::settle`] waits.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Collects verdicts, one for each thread, and hands them over in batches. None is waited for: one that comes too late,
 /// or that finds no room on its way, costs a copy, never correctness; the map forgets the flows that were silent
@@ -67,7 +71,7 @@ impl VerdictWriter {
     /// When the attacher does not answer.
     pub fn settle(&mut self) -> Result<(), CaptureError> {
         self.flush();
-        self.line.ask(|number| Note::Settle { number }).map(drop)
+        self.line.ask(PATIENCE, |number| Note::Settle { number }).map(drop)
     }
 
     /// How many verdicts found no room on their way.

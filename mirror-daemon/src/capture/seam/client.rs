@@ -140,8 +140,8 @@ impl AttacherLink {
             readers.push(RingReader::new(ring, shard, Arc::clone(&line), config.tick)?);
             verdicts.push(VerdictWriter::new(line));
         }
-        let line = Arc::new(Line::new(next()?));
-        let (counters, live) = (CounterReader::new(Arc::clone(&line)), LiveWriter::new(line));
+        let live = LiveWriter::new(Line::new(next()?));
+        let counters = CounterReader::new(Line::new(next()?));
         let marker = Arc::new(SocketMarker::new(next()?));
         let capture = Capture { attacher: client, readers, control, counters, live, verdicts };
         Ok(Prepared { capture, marker })

@@ -28,7 +28,8 @@ pub(in crate::capture) struct DeskMaps {
 pub(super) enum Purpose {
     /// The data ring of this number.
     Ring(u32),
-    Control,
+    Live,
+    Counters,
     Marks,
 }
 
@@ -113,9 +114,9 @@ fn obey(
             return Ok(None);
         }
         (Purpose::Ring(_), Note::Settle { number }) => done(number, Ok(())),
-        (Purpose::Control, Note::Beat { number, shed_level }) => done(number, maps.live.beat(shed_level)),
-        (Purpose::Control, Note::Stop { number }) => done(number, maps.live.stop()),
-        (Purpose::Control, Note::Counters { number }) => match maps.counters.snapshot() {
+        (Purpose::Live, Note::Beat { number, shed_level }) => done(number, maps.live.beat(shed_level)),
+        (Purpose::Live, Note::Stop { number }) => done(number, maps.live.stop()),
+        (Purpose::Counters, Note::Counters { number }) => match maps.counters.snapshot() {
             Ok(counters) => Answer::Counters { number, counts: counters.counts.to_vec() },
             Err(error) => done(number, Err(error)),
         },

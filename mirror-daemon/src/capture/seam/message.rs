@@ -66,7 +66,7 @@ pub(super) enum Reply {
         restarts: u64,
     },
     /// To `Open`. With it come, in this order: the data rings, the control ring, a line for each data ring, the
-    /// control line, the marks' line.
+    /// lines of heartbeat, counters and marks.
     Opened {
         /// How many data rings there are.
         rings: u32,
@@ -155,19 +155,19 @@ pub(in crate::capture) enum Note {
         /// Comes back in the answer.
         number: u32,
     },
-    /// On the control line: the daemon lives.
+    /// On the heartbeat's line: the daemon lives.
     Beat {
         /// Comes back in the answer.
         number: u32,
         /// At most [`mirror_common::SHED_LEVELS`].
         shed_level: u32,
     },
-    /// On the control line: the kernel programs are to do nothing.
+    /// On the heartbeat's line: the kernel programs are to do nothing.
     Stop {
         /// Comes back in the answer.
         number: u32,
     },
-    /// On the control line: what was counted?
+    /// On the counters' line: what was counted?
     Counters {
         /// Comes back in the answer.
         number: u32,

@@ -115,7 +115,8 @@ impl Server {
         };
         let Loaded { attacher, rings, control, maps } = loaded;
         let count = u32::try_from(rings.len()).unwrap_or(u32::MAX);
-        let purposes = (0..count).map(Purpose::Ring).chain([Purpose::Control, Purpose::Marks]);
+        let purposes =
+            (0..count).map(Purpose::Ring).chain([Purpose::Live, Purpose::Counters, Purpose::Marks]);
         let mut descriptors = rings;
         descriptors.push(control);
         let mut lines = Vec::new();
