@@ -1,0 +1,3 @@
+//! The daemon's container image.
+
+pub(crate) mod archive;
