@@ -19,16 +19,14 @@ mod up;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::interrupt;
 
-pub(crate) use layout::Layout;
-
-/// The variable that names the cluster.
-pub(crate) const NAME: &str = "MIRROR_CLUSTER";
+pub(crate) use layout::{Layout, NAME};
+pub(crate) use up::prepare;
 
 /// Which cluster, and what to do with it.
 #[derive(Debug, clap::Args)]
@@ -99,14 +97,19 @@ pub(crate) fn cluster(options: &Options) -> Result<()> {
             require(&layout)?;
             Err(control_plane::kubectl(&layout)?.args(arguments).exec()).context("cannot start kubectl")
         }
-        Action::Load { images } => load(&layout, images),
+        Action::Load { images } => {
+            let (paths, names): (Vec<&String>, Vec<&String>) =
+                images.iter().partition(|image| image.contains('/'));
+            let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+            load(&layout, &names, &paths.into_iter().map(Path::new).collect::<Vec<_>>())
+        }
         Action::Kill { process } => process::Process::recorded(&layout, process)?.stop(true),
         Action::Start { process } => start_again(&layout, process),
     }
 }
 
-/// Brings a cluster of two nodes up, runs `work` beside it, and takes it down whatever came of that; or, with
-/// `keep`, leaves it.
+/// Brings a cluster up, runs `work` beside it, and takes it down whatever came of that. With `keep` one that is up is
+/// taken, and it is left up.
 ///
 /// # Errors
 /// When the cluster does not come up or does not go down, or `work` fails.
@@ -116,8 +119,9 @@ pub(crate) fn with_cluster(
     keep: bool,
     work: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    interrupt::note_signals()?;
-    let done = up::up(layout, nodes).and_then(|()| work());
+    let is_up = keep && layout.record().exists();
+    let up = if is_up { Ok(()) } else { up::up(layout, nodes) };
+    let done = up.and_then(|()| work());
     if keep && !interrupt::is_noted() {
         say_how_to_use(layout);
         return done;
@@ -131,8 +135,6 @@ pub(crate) fn with_cluster(
     down::down(layout)?;
     done
 }
-
-pub(crate) use up::{load as load_images, load_archive, prepare};
 
 fn up_by_hand(layout: &Layout, nodes: u32) -> Result<()> {
     interrupt::note_signals()?;
@@ -149,22 +151,23 @@ fn up_by_hand(layout: &Layout, nodes: u32) -> Result<()> {
         }
         Err(failure) => {
             let logs = layout.state().join("log");
-            let left = format!("logs are in {}; `cargo xtask cluster down` removes all of it", logs.display());
+            let left =
+                format!("logs are in {}; `cargo xtask cluster down` removes all of it", logs.display());
             Err(failure.context(left))
         }
     }
 }
 
-fn load(layout: &Layout, images: &[String]) -> Result<()> {
+/// Puts images into every node: those that this program makes, by name, and archives.
+///
+/// # Errors
+/// When there is no cluster, one can't be made, or a node does not take it.
+pub(crate) fn load(layout: &Layout, names: &[&str], archives: &[&Path]) -> Result<()> {
     require(layout)?;
-    for image in images {
-        if image.contains('/') {
-            up::load_archive(layout, &PathBuf::from(image))?;
-        } else {
-            up::load(layout, &[image])?;
-        }
-    }
-    Ok(())
+    up::step("images of the tests", || {
+        up::load(layout, names)?;
+        archives.iter().try_for_each(|archive| up::load_archive(layout, archive))
+    })
 }
 
 fn start_again(layout: &Layout, name: &str) -> Result<()> {

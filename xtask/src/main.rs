@@ -48,6 +48,8 @@ enum Task {
     KernelTest(kernel_test::Options),
     /// A real Kubernetes on this machine, for tests.
     Cluster(cluster::Options),
+    /// Make the daemon's container image, with or without a container engine.
+    Image(image::Options),
     /// Run what CI runs: format, clippy, rustdoc, dependency policy, every test.
     Ci,
     /// Measure what mirroring costs.
@@ -80,6 +82,7 @@ fn perform(task: &Task) -> Result<()> {
         Task::Test(options) => test::test(options),
         Task::KernelTest(options) => kernel_test::kernel_test(options),
         Task::Cluster(options) => cluster::cluster(options),
+        Task::Image(options) => image::image(options),
         Task::Ci => ci::ci(),
         Task::Bench(options) => bench::bench(options),
         Task::Fuzz(options) => fuzz::fuzz(options),

@@ -181,7 +181,8 @@ impl Program {
                 let module = dir.join("module");
                 write_kubernetes_module(&module)?;
                 let mut command = go(&module);
-                command.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(fresh.join(self.name));
+                command.args(["build", "-trimpath", "-ldflags", &kubernetes_flags(), "-o"]);
+                command.arg(fresh.join(self.name));
                 command.arg(format!("k8s.io/kubernetes/cmd/{}", self.name));
                 command
             }
@@ -210,6 +211,18 @@ fn failure(name: &str, log: &Path) -> String {
          ends:\n    {end}",
         log.display()
     )
+}
+
+/// For the linker: small, and with the version, which others ask for (charts, clients).
+fn kubernetes_flags() -> String {
+    let version = format!("v1.{KUBERNETES}");
+    let minor = KUBERNETES.split('.').next().unwrap_or_default();
+    let packages = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"];
+    let of_package = |package: &&str| {
+        format!("-X {package}.gitVersion={version} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}")
+    };
+    let settings: Vec<String> = packages.iter().map(of_package).collect();
+    format!("-s -w {}", settings.join(" "))
 }
 
 /// A module that has Kubernetes' programs as its tools, with every staging module replaced.
@@ -254,9 +267,12 @@ fn go(dir: &Path) -> Command {
 
 /// Any Go that fetches the version that a module asks for.
 fn check_go() -> Result<()> {
-    let remedy = "install Go 1.21 or newer (https://go.dev/dl) and have it in PATH; it fetches what else it needs";
+    let remedy =
+        "install Go 1.21 or newer (https://go.dev/dl) and have it in PATH; it fetches what else it needs";
     let Some(said) = run::ask(Command::new("go").arg("version")) else {
-        return Err(Impossible::new("the cluster's programs are built from Go, and there is none", remedy).into());
+        return Err(
+            Impossible::new("the cluster's programs are built from Go, and there is none", remedy).into()
+        );
     };
     match minor_version(&said) {
         Some(minor) if minor >= GO_NEEDED => Ok(()),

@@ -32,7 +32,7 @@ pub(crate) fn reference(name: &str) -> String {
 pub(crate) fn write(layout: &Layout, name: &str) -> Result<PathBuf> {
     let dir = layout.state().join("images");
     let archive = dir.join(format!("{name}.tar"));
-    image(name, &dir)?.write(&reference(name), &archive)?;
+    image(name, &dir)?.write(&[&reference(name)], &archive)?;
     Ok(archive)
 }
 

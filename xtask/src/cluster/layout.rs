@@ -6,6 +6,12 @@ use anyhow::{Result, bail};
 
 use crate::run;
 
+/// The variable that names the cluster.
+pub(crate) const NAME: &str = "MIRROR_CLUSTER";
+
+/// How every name begins that a cluster gives to something outside its state directory.
+const PREFIX: &str = "mirror-cluster-";
+
 /// The name of a cluster when none is given.
 pub(crate) const DEFAULT_NAME: &str = "default";
 
@@ -42,7 +48,20 @@ impl Layout {
         if !fits {
             bail!("a cluster's name is 1 to 12 lower case letters and digits, and not {name:?}");
         }
-        Ok(Self { prefix: format!("mirror-cluster-{name}") })
+        Ok(Self { prefix: format!("{PREFIX}{name}") })
+    }
+
+    /// That of the cluster that the environment names ([`NAME`]), or the usual one.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn of_environment() -> Result<Self> {
+        Self::new(&std::env::var(NAME).unwrap_or_else(|_| DEFAULT_NAME.to_owned()))
+    }
+
+    /// Its name alone.
+    pub(crate) fn name(&self) -> &str {
+        self.prefix.strip_prefix(PREFIX).unwrap_or_default()
     }
 
     /// How all its names begin.

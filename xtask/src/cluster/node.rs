@@ -173,7 +173,8 @@ impl<'a> Node<'a> {
 fn hold(layout: &Layout, number: u32) -> Result<Process> {
     let (dir, name) = (layout.node_dir(number), node_name(number));
     let netns = format!("--net=/run/netns/{}", layout.netns(number));
-    let words = ["nsenter", &netns, "unshare", "--mount", "--uts", "--propagation", "slave", "sh", "-c", HOLD];
+    let words =
+        ["nsenter", &netns, "unshare", "--mount", "--uts", "--propagation", "slave", "sh", "-c", HOLD];
     let words = words.map(str::to_owned).into_iter();
     let settings = SETTINGS.map(|(setting, _)| setting).join(" ");
     let place = [name.clone(), dir.display().to_string(), name.clone(), settings];
@@ -182,14 +183,17 @@ fn hold(layout: &Layout, number: u32) -> Result<Process> {
         holder.still_runs(layout)?;
         Ok(dir.join("held").exists().then_some(()))
     });
-    waited.context("a node needs mount and UTS namespaces of its own; is this a container without CAP_SYS_ADMIN?")?;
+    waited.context(
+        "a node needs mount and UTS namespaces of its own; is this a container without CAP_SYS_ADMIN?",
+    )?;
     Ok(holder)
 }
 
 fn write_files(layout: &Layout, number: u32) -> Result<()> {
     let dir = layout.node_dir(number);
     for below in ["log", "lib", "cni"] {
-        std::fs::create_dir_all(dir.join(below)).with_context(|| format!("cannot write {}", dir.display()))?;
+        std::fs::create_dir_all(dir.join(below))
+            .with_context(|| format!("cannot write {}", dir.display()))?;
     }
     for (setting, value) in SETTINGS {
         let file = dir.join("settings").join(setting);
@@ -199,8 +203,11 @@ fn write_files(layout: &Layout, number: u32) -> Result<()> {
     let cgroup = format!("/{}/{}", layout.cgroup(), node_name(number));
     let cni = dir.join("cni").display().to_string();
     let filled = |text: &str| {
-        let filled = text.replace("@CGROUP@", &cgroup).replace("@DNS@", DNS).replace("@PODS@", &node_pods(number));
-        filled.replace("@CNI_PLUGINS@", CNI_PLUGINS).replace("@CNI_CONFIG@", &cni)
+        let filled =
+            text.replace("@CGROUP@", &cgroup).replace("@DNS@", DNS).replace("@PODS@", &node_pods(number));
+        filled
+            .replace("@CNI_PLUGINS@", CNI_PLUGINS)
+            .replace("@CNI_CONFIG@", &cni)
             .replace("@PAUSE@", &images::reference("pause"))
     };
     std::fs::write(dir.join("kubelet.yaml"), filled(KUBELET_CONFIG))?;

@@ -1,7 +1,7 @@
 //! The cluster's processes: each is recorded in a file, so that another run of this program finds it again, and
 //! runs in the cluster's cgroup, so that nothing that it starts can get lost.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -163,12 +163,6 @@ fn parse_start_time(stat: &str) -> Option<u64> {
     let state = fields.next()?;
     (state != "Z" && state != "X").then_some(())?;
     fields.nth(18)?.parse().ok()
-}
-
-/// Makes the file empty or new: a log of one start.
-pub(crate) fn fresh_log(layout: &Layout, name: &str) -> Result<File> {
-    let log = layout.log(name);
-    File::create(&log).with_context(|| format!("cannot write {}", log.display()))
 }
 
 #[cfg(test)]

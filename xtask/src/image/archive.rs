@@ -4,6 +4,8 @@
 //! The same files give the same bytes: entries are sorted, and owners, times and modes are fixed.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -74,13 +76,13 @@ impl Image {
     ///
     /// # Errors
     /// When a file can't be read or the archive can't be written.
-    pub(crate) fn write(&self, name: &str, to: &Path) -> Result<()> {
+    pub(crate) fn write(&self, names: &[&str], to: &Path) -> Result<()> {
         let layer = self.layer()?;
         let layer_id = hex(&layer);
         let config = self.config(&layer_id).to_string().into_bytes();
         let config_name = format!("{}.json", hex(&config));
         let layer_name = format!("{layer_id}.tar");
-        let manifest = json!([{ "Config": config_name, "RepoTags": [name], "Layers": [layer_name] }]);
+        let manifest = json!([{ "Config": config_name, "RepoTags": names, "Layers": [layer_name] }]);
         let mut archive = Vec::with_capacity(layer.len().saturating_add(1 << 16));
         append(&mut archive, &config_name, 0o644, &config)?;
         append(&mut archive, &layer_name, 0o644, &layer)?;
@@ -92,21 +94,32 @@ impl Image {
         std::fs::write(to, archive).with_context(|| format!("cannot write {}", to.display()))
     }
 
-    /// Every file and directory with its mode and, of a file, the hash of its bytes: what two images can be
-    /// compared by.
+    /// Writes its files into a directory, made if need be.
     ///
     /// # Errors
-    /// When a file can't be read.
-    pub(crate) fn listing(&self) -> Result<Vec<String>> {
-        let line = |(name, entry): (&String, &Entry)| match entry {
-            Entry::Directory { mode } => Ok(format!("{mode:04o} {name}")),
-            Entry::File { mode, from } => Ok(format!("{mode:04o} {name} {}", hex(&from.read()?))),
-        };
-        self.entries.iter().map(line).collect()
+    /// When a file can't be read or written.
+    pub(crate) fn unpack(&self, root: &Path) -> Result<()> {
+        std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
+        for (name, entry) in &self.entries {
+            let to = root.join(name);
+            let mode = match entry {
+                Entry::Directory { mode } => {
+                    std::fs::create_dir_all(&to)?;
+                    mode
+                }
+                Entry::File { mode, from } => {
+                    std::fs::write(&to, from.read()?)?;
+                    mode
+                }
+            };
+            std::fs::set_permissions(&to, Permissions::from_mode(*mode))?;
+        }
+        Ok(())
     }
 
     fn config(&self, layer_id: &str) -> Value {
-        let mut config = json!({ "Entrypoint": self.entrypoint, "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] });
+        let mut config =
+            json!({ "Entrypoint": self.entrypoint, "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] });
         if let (Some(user), Some(fields)) = (&self.user, config.as_object_mut()) {
             fields.insert("User".into(), json!(user));
         }
@@ -151,7 +164,7 @@ fn architecture() -> &'static str {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -220,8 +233,8 @@ mod tests {
     fn same_files_give_the_same_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (dir.path().join("1.tar"), dir.path().join("2.tar"));
-        image().write("localhost/hello:dev", &first).unwrap();
-        image().write("localhost/hello:dev", &second).unwrap();
+        image().write(&["localhost/hello:dev"], &first).unwrap();
+        image().write(&["localhost/hello:dev"], &second).unwrap();
         assert_eq!(std::fs::read(first).unwrap(), std::fs::read(second).unwrap());
     }
 
@@ -229,7 +242,7 @@ mod tests {
     fn archive_and_layer_are_read_by_tar_and_hashes_are_right() {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("image.tar");
-        image().write("localhost/hello:dev", &archive).unwrap();
+        image().write(&["localhost/hello:dev"], &archive).unwrap();
         run::output(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(dir.path())).unwrap();
         let manifest = std::fs::read(dir.path().join("manifest.json")).unwrap();
         let manifest: Value = serde_json::from_slice(&manifest).unwrap();

@@ -24,7 +24,8 @@ pub(crate) fn has_h2_peers() -> bool {
 /// Envoy itself: what is in the environment's `bin` is a script that starts it.
 pub(crate) fn envoy() -> Option<PathBuf> {
     let python = ENVIRONMENT.program("python")?;
-    let where_it_is = "import envoy, os; print(os.path.join(os.path.dirname(envoy.__file__), '_bin', 'envoy'))";
+    let where_it_is =
+        "import envoy, os; print(os.path.join(os.path.dirname(envoy.__file__), '_bin', 'envoy'))";
     let said = run::ask(Command::new(python).args(["-c", where_it_is]))?;
     Some(PathBuf::from(said.trim()))
 }
