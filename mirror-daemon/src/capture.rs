@@ -21,6 +21,7 @@ mod marker;
 mod netlink;
 mod netns;
 pub mod pcap;
+mod place;
 mod reader;
 mod seam;
 mod shed;

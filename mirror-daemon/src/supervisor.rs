@@ -131,10 +131,10 @@ pub fn run(restart: Restart) -> Result<u8, SupervisorError> {
     let mut inbox = Inbox::open()?;
     let mut is_told_to_end = false;
     let mut pause = FIRST_PAUSE;
-    let has_attached = Arc::new(AtomicBool::new(false));
+    let has_captured = Arc::new(AtomicBool::new(false));
     for restarts in 0.. {
         let started = Instant::now();
-        let mut parser = Parser::start(restarts, &has_attached)?;
+        let mut parser = Parser::start(restarts, &has_captured)?;
         let status = loop {
             for order in inbox.wait(Some(parser.ended.as_fd()), None)? {
                 is_told_to_end |= order != Order::HangUp;
@@ -151,7 +151,7 @@ pub fn run(restart: Restart) -> Result<u8, SupervisorError> {
             Some(EXIT_OK) => return Ok(EXIT_OK),
             _ if is_told_to_end || restart == Restart::Never => return Ok(code.unwrap_or(EXIT_FAILURE)),
             // A fault of the command line, the configuration or the machine; a crash is none.
-            Some(code) if code != PANICKED && !has_attached.load(Ordering::Relaxed) => return Ok(code),
+            Some(code) if code != PANICKED && !has_captured.load(Ordering::Relaxed) => return Ok(code),
             _ => {}
         }
         if started.elapsed() > LONG_LIFE {
@@ -247,7 +247,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn start(restarts: u64, has_attached: &Arc<AtomicBool>) -> Result<Self, SupervisorError> {
+    fn start(restarts: u64, has_captured: &Arc<AtomicBool>) -> Result<Self, SupervisorError> {
         let (near, far) = UnixStream::pair().map_err(refused("make a socket"))?;
         let (orders, taken_orders) = UnixStream::pair().map_err(refused("make a socket"))?;
         let mut arguments = std::env::args_os();
@@ -280,7 +280,7 @@ impl Parser {
             give_up: Some(Arc::new(move || {
                 let _ = pidfd_send_signal(&*victim, Signal::KILL);
             })),
-            has_attached: Arc::clone(has_attached),
+            has_captured: Arc::clone(has_captured),
         };
         let serve = move || attend(near.into(), terms);
         let server = std::thread::Builder::new().name("attacher".to_owned()).spawn(serve);

@@ -13,6 +13,7 @@ use aya::maps::{Map, MapData};
 use aya::{Ebpf, EbpfLoader};
 use mirror_common::{KernelSettings, LegCode, MAX_EXCLUDED, MAX_PIECE_BYTES, MAX_PORTS, MAX_SHARDS};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 /// The kernel programs, or nothing when they were not built before this crate was, or of other sources.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
@@ -107,6 +108,7 @@ impl Loaded {
                 counters: map(&ebpf, "COUNTERS")?.try_into().map_err(CaptureError::map("COUNTERS"))?,
                 reasons: map(&ebpf, "REASONS")?.try_into().map_err(CaptureError::map("REASONS"))?,
             },
+            has_captured: Arc::default(),
         };
         Ok(Self { attacher: Attacher::new(ebpf, knobs)?, rings, control, maps })
     }

@@ -16,6 +16,8 @@ mod desk;
 mod message;
 mod server;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod violation;
 
 pub use client::{AttacherClient, AttacherLink, Prepared, Trial};

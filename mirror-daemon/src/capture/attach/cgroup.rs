@@ -1,6 +1,7 @@
 //! `cgroup_skb` and `sock_ops` programs on cgroup v2 directories.
 
 use super::super::error::CaptureError;
+use super::super::place::open_cgroup;
 use aya::Ebpf;
 use aya::programs::cgroup_skb::CgroupSkbLink;
 use aya::programs::sock_ops::SockOpsLink;
@@ -34,7 +35,7 @@ impl CgroupLinks {
 /// Attaches both directions and the lifecycle hook. Without the latter the point still captures.
 pub(super) fn attach(ebpf: &mut Ebpf, number: u32, path: &Path) -> Result<CgroupLinks, CaptureError> {
     let refused = |source| CaptureError::Cgroup { path: path.to_owned(), source };
-    let directory = File::open(path).map_err(refused)?;
+    let directory = open_cgroup(path).map_err(refused)?;
     let inode = directory.metadata().map_err(refused)?.ino();
     let ingress =
         attach_skb(ebpf, &format!("mirror_cgi_{number}"), &directory, CgroupSkbAttachType::Ingress)?;
@@ -50,7 +51,7 @@ pub(super) fn attach_lifecycle(
     path: &Path,
 ) -> Result<SockOpsLink, CaptureError> {
     let directory =
-        File::open(path).map_err(|source| CaptureError::Cgroup { path: path.to_owned(), source })?;
+        open_cgroup(path).map_err(|source| CaptureError::Cgroup { path: path.to_owned(), source })?;
     let name = format!("mirror_ops_{number}");
     let program: &mut SockOps = find(ebpf, &name)?;
     let attached = (|| {

@@ -14,6 +14,8 @@ use mirror_common::{ReaderState, SHADOW_SOCKET_MARK};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The maps that notes are about.
 pub(in crate::capture) struct DeskMaps {
@@ -21,6 +23,8 @@ pub(in crate::capture) struct DeskMaps {
     pub(in crate::capture) verdicts: VerdictMap,
     pub(in crate::capture) live: LiveMap,
     pub(in crate::capture) counters: CounterMaps,
+    /// Becomes true with the first beat.
+    pub(in crate::capture) has_captured: Arc<AtomicBool>,
 }
 
 /// What a line is for, and so what may be said on it.
@@ -114,7 +118,10 @@ fn obey(
             return Ok(None);
         }
         (Purpose::Ring(_), Note::Settle { number }) => done(number, Ok(())),
-        (Purpose::Live, Note::Beat { number, shed_level }) => done(number, maps.live.beat(shed_level)),
+        (Purpose::Live, Note::Beat { number, shed_level }) => {
+            maps.has_captured.store(true, Ordering::Relaxed);
+            done(number, maps.live.beat(shed_level))
+        }
         (Purpose::Live, Note::Stop { number }) => done(number, maps.live.stop()),
         (Purpose::Counters, Note::Counters { number }) => match maps.counters.snapshot() {
             Ok(counters) => Answer::Counters { number, counts: counters.counts.to_vec() },

@@ -11,7 +11,7 @@ use rustix::fd::AsFd;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// What the attacher brings to a session with one parser.
 #[derive(Default)]
@@ -24,8 +24,8 @@ pub(crate) struct Terms {
     pub(crate) admit: Option<Box<dyn Fn() -> Result<(), String> + Send>>,
     /// Called when the parser is given up, from whichever thread.
     pub(crate) give_up: Option<Arc<dyn Fn() + Send + Sync>>,
-    /// Becomes true once a configuration was taken into use.
-    pub(crate) has_attached: Arc<AtomicBool>,
+    /// Becomes true with the parser's first beat: it captures.
+    pub(crate) has_captured: Arc<AtomicBool>,
 }
 
 /// Serves the parser at the other end of `calls` to its end, or gives it up; then nothing of it is attached.
@@ -113,7 +113,8 @@ impl Server {
             Ok(loaded) => loaded,
             Err(error) => return Ok(Err(words_of(&error))),
         };
-        let Loaded { attacher, rings, control, maps } = loaded;
+        let Loaded { attacher, rings, control, mut maps } = loaded;
+        maps.has_captured = Arc::clone(&self.terms.has_captured);
         let count = u32::try_from(rings.len()).unwrap_or(u32::MAX);
         let purposes =
             (0..count).map(Purpose::Ring).chain([Purpose::Live, Purpose::Counters, Purpose::Marks]);
@@ -125,7 +126,8 @@ impl Server {
             lines.push((purpose, near));
             descriptors.push(far);
         }
-        let (desk, give_up) = (Desk::new(maps, lines), self.terms.give_up.clone());
+        let desk = Desk::new(maps, lines);
+        let give_up = self.terms.give_up.clone();
         std::thread::Builder::new().name("desk".to_owned()).spawn(move || {
             if let Err(violation) = desk.serve() {
                 tracing::error!(violation = words_of(&violation), "the parser is given up");
@@ -157,7 +159,6 @@ impl Opened {
             Call::Commit { trial } => {
                 let trial = self.take_trial(trial)?;
                 let committed = self.attacher.commit(trial);
-                terms.has_attached.store(true, Ordering::Relaxed);
                 Ok(self.done(committed.err().map(|error| words_of(&error))))
             }
             Call::Abandon { trial } => {
