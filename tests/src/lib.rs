@@ -28,6 +28,7 @@ pub mod h2tools;
 pub mod haproxy;
 pub mod loadtool;
 pub mod netns;
+pub mod nghttpx;
 pub mod nginx;
 pub mod numbered;
 pub mod outlet;
