@@ -69,7 +69,14 @@ impl Control {
             tracing::warn!(level, suppressed, "rings are full: some flows are not captured for now");
         }
         self.live.shed(level);
-        self.live.beat()
+        match self.live.beat() {
+            // Its heartbeat is stale, and so nothing is captured, until it goes on.
+            Err(error) if error.is_late() => {
+                tracing::warn!("the attacher is stopped: nothing is mirrored until it goes on");
+                Ok(())
+            }
+            beaten => beaten,
+        }
     }
 
     fn pass_on(&mut self) {

@@ -3,53 +3,60 @@
 use super::start::RECORDS_PER_LOOK;
 use super::{Failure, start};
 use crate::capture::pcap::PcapSource;
-use crate::capture::{self, Capture, VerdictWriter};
+use crate::capture::{self, AttacherLink, Capture, TestKnobs, VerdictWriter};
 use crate::cli::TapArgs;
 use crate::config::{CaptureConfig, CapturePoint, Leg};
 use crate::drain::{Phase, Shutdown, Signals};
 use crate::flow::{Answers, FlowEvent, FlowKey, FlowTable, Segment, Timestamp, Wakes};
 use crate::http::{HttpEvent, HttpFlow, HttpOptions};
+use crate::privilege;
 use crate::rule;
 use crate::tap::{Outcome, TapBook, TapFormat, TapWriter};
 use anyhow::Context;
 use std::io::{self, StdoutLock};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 /// How long an idle tap sleeps before it looks whether it is to end, or says again that it lives.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 
-/// Runs until the file's end, the wanted count, a signal, or a reader that has gone.
-pub(super) fn run(args: &TapArgs) -> Result<(), Failure> {
+/// Reads a capture file, to its end, the wanted count, or a reader of the output that has gone.
+pub(super) fn run_file(args: &TapArgs, path: &Path) -> Result<(), Failure> {
     let mut tap = Tap::new(args)?;
-    match &args.pcap {
-        Some(path) => {
-            let leg = Leg::from(args.leg);
-            let mut source = PcapSource::open(path, leg, &args.ports).map_err(Failure::usage)?;
-            while !tap.is_done() {
-                match source.next(&mut |segment| tap.handle_segment(segment)) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tap.finish()?;
-                        return Err(Failure::running(error));
-                    }
-                }
+    let mut source = PcapSource::open(path, Leg::from(args.leg), &args.ports).map_err(Failure::usage)?;
+    while !tap.is_done() {
+        match source.next(&mut |segment| tap.handle_segment(segment)) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                tap.finish()?;
+                return Err(Failure::running(error));
             }
         }
-        None => run_live(args, &mut tap)?,
     }
     tap.finish()
 }
 
-fn run_live(args: &TapArgs, tap: &mut Tap) -> Result<(), Failure> {
+/// Captures until the wanted count, a signal, or a reader of the output that has gone.
+pub(super) fn run_live(args: &TapArgs, mut link: AttacherLink) -> Result<(), Failure> {
+    let mut tap = Tap::new(args)?;
+    let (config, orders) = (capture_config(args), link.take_orders());
+    let prepared = link.prepare(&config, TestKnobs::default()).map_err(Failure::usage)?;
+    privilege::give_up().map_err(Failure::running)?;
     let shutdown = Shutdown::new();
-    obey_signals(shutdown.clone())?;
-    let Capture { attacher, mut readers, control, mut live, verdicts, .. } =
-        capture::open(&capture_config(args)).map_err(Failure::usage)?;
-    start::refuse_missing_points(&attacher)?;
-    eprintln!("mirror-daemon: {}; Ctrl-C ends", capturing(&capture_config(args)));
+    obey(orders, shutdown.clone())?;
+    let capture = prepared.attach(&config).map_err(Failure::usage)?;
+    start::refuse_missing_points(&capture.attacher)?;
+    eprintln!("mirror-daemon: {}; Ctrl-C ends", capturing(&config));
+    read_rings(capture, &mut tap, &shutdown)?;
+    tap.finish()
+}
+
+fn read_rings(capture: Capture, tap: &mut Tap, shutdown: &Shutdown) -> Result<(), Failure> {
+    let Capture { attacher: _attached, mut readers, control, mut live, verdicts, .. } = capture;
     drop(control);
     tap.printer.verdicts = verdicts.into_iter().next();
     tap.clock_offset_ns = unix_now_ns().saturating_sub(capture::now().0);
@@ -58,21 +65,22 @@ fn run_live(args: &TapArgs, tap: &mut Tap) -> Result<(), Failure> {
         for reader in &mut readers {
             reader.wait(Some(LONGEST_WAIT)).map_err(Failure::running)?;
             reader.drain(RECORDS_PER_LOOK, |segment| tap.handle_segment(&segment));
+            tap.printer.verdicts.iter_mut().for_each(VerdictWriter::flush);
         }
         tap.handle_timeout(capture::now());
     }
     Ok(())
 }
 
-/// The daemon's signals, on a thread of their own: a tap has no runtime.
-fn obey_signals(shutdown: Shutdown) -> Result<(), Failure> {
+/// Obeys orders on a thread of their own: a tap has no runtime.
+fn obey(orders: Option<OwnedFd>, shutdown: Shutdown) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("signals can't be handled")
         .map_err(Failure::Running)?;
     let entered = runtime.enter();
-    let signals = Signals::install().context("signals can't be handled").map_err(Failure::Running)?;
+    let signals = Signals::of(orders).context("signals can't be handled").map_err(Failure::Running)?;
     drop(entered);
     std::thread::spawn(move || {
         let (reload_tx, _reload_rx) = mpsc::channel(1);
@@ -276,8 +284,10 @@ impl Printer {
             && let Some(verdicts) = &mut self.verdicts
         {
             *has_whole_answers = wants;
-            // A verdict that can't be written costs the proof of this connection's requests, and no more.
-            let _ = if wants { verdicts.copy_answers(key) } else { verdicts.capture(key) };
+            match wants {
+                true => verdicts.copy_answers(key),
+                false => verdicts.capture(key),
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ use mirror_common::{
 use numbers::{Entries, NextNumber};
 use overlap::Identity;
 use selection::Selection;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ use table::PointTable;
 use trial::Neighbours;
 
 /// How a capture point is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Attachment {
     /// TCX links.
     Tcx,
@@ -46,7 +47,7 @@ pub enum Attachment {
 }
 
 /// Whether a wanted capture point is attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PointState {
     /// It is.
     Attached(Attachment),
@@ -55,7 +56,7 @@ pub enum PointState {
 }
 
 /// One wanted capture point.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PointStatus {
     /// [`crate::flow::FlowKey::capture_point`] of what it captures.
     pub number: u32,

@@ -131,6 +131,12 @@ pub enum CaptureError {
         /// `mirror_common::MAX_INTERFACE_POINTS`.
         limit: usize,
     },
+    /// The attacher could not do what it was asked.
+    #[error("{words}")]
+    Attacher {
+        /// Its error with its causes, in words.
+        words: String,
+    },
     /// A system call of the reading part failed.
     #[error("cannot {what}")]
     Io {
@@ -150,6 +156,12 @@ pub(crate) const NETNS_CAPABILITIES: &str = "CAP_SYS_ADMIN (and CAP_SYS_PTRACE f
 impl CaptureError {
     pub(crate) fn map(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
         move |source| Self::Map { name, source: Box::new(source) }
+    }
+
+    /// The attacher did not answer in time: it is stopped, and goes on perhaps.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::TimedOut)
     }
 
     pub(crate) fn program(program: &str, source: aya::programs::ProgramError) -> Self {

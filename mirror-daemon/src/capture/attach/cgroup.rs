@@ -2,6 +2,7 @@
 //! number of its capture point in the storage of the cgroup that it is attached to.
 
 use super::super::error::CaptureError;
+use super::super::place::open_cgroup;
 use super::table::{PointTable, is_missing};
 use aya::Ebpf;
 use aya::programs::cgroup_skb::CgroupSkbLink;
@@ -76,7 +77,7 @@ pub(super) fn watch_gateway(ebpf: &mut Ebpf, path: &Path) -> Result<SockOpsLink,
 
 fn open(path: &Path) -> Result<(File, u64), CaptureError> {
     let refused = |source| CaptureError::Cgroup { path: path.to_owned(), source };
-    let directory = File::open(path).map_err(refused)?;
+    let directory = open_cgroup(path).map_err(refused)?;
     let inode = directory.metadata().map_err(refused)?.ino();
     Ok((directory, inode))
 }

@@ -1,5 +1,7 @@
 //! The numbers of capture points, and the entry points of those that are interfaces: who has which.
 
+use super::PointStatus;
+use crate::config::CapturePoint;
 use mirror_common::{ANY_POINT, MAX_CAPTURE_POINTS, MAX_INTERFACE_POINTS, PointSettings};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +31,15 @@ impl PointNumbers {
     pub(super) fn remove(&self, number: u32) {
         if let Some(place) = self.place(number).filter(|_| self.contains(number)) {
             place.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes them these points. One that stays is there all the while.
+    pub(in crate::capture) fn replace<'a>(&self, points: impl Iterator<Item = &'a PointStatus> + Clone) {
+        let is_among = |number| points.clone().any(|point| point.number == number);
+        self.iter().filter(|number| !is_among(*number)).for_each(|number| self.remove(number));
+        for point in points {
+            self.insert(point.number, matches!(point.point, CapturePoint::Interface { .. }));
         }
     }
 

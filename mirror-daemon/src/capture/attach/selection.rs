@@ -94,7 +94,8 @@ impl Selection {
             self.older = Ok(());
             return;
         }
-        let cgroup_ids: HashSet<u64> = self.links.keys().flat_map(|path| cgroup_ids(path)).collect();
+        let watched = self.links.iter().filter(|(_, link)| link.is_ok());
+        let cgroup_ids: HashSet<u64> = watched.flat_map(|(path, _)| cgroup_ids(path)).collect();
         let all = namespaces.iter().try_for_each(|namespace| {
             let sockets = netns::within(namespace.as_deref(), Sockets::of_this_namespace)?;
             let own = sockets.connections.iter().filter(|found| cgroup_ids.contains(&found.cgroup_id));
