@@ -123,6 +123,7 @@ impl<O: Outlet> Pipeline<O> {
             requests.handle_flow(key, connection, &event)
         });
         self.forget_ignored();
+        self.make_room();
     }
 
     /// Takes what the lifecycle hook saw of a connection.
@@ -158,6 +159,14 @@ impl<O: Outlet> Pipeline<O> {
     pub fn handle_end(&mut self) {
         let requests = &mut self.requests;
         self.flows.handle_end(&mut |key, connection, event| requests.handle_flow(key, connection, &event));
+    }
+
+    fn make_room(&mut self) {
+        while let Some(key) = self.requests.next_to_make_room() {
+            if let Some(connection) = self.flows.state_mut(&key) {
+                self.requests.make_room(&key, connection);
+            }
+        }
     }
 
     fn forget_ignored(&mut self) {

@@ -51,7 +51,7 @@ enum Task {
     /// Make the daemon's container image, with or without a container engine.
     Image(image::Options),
     /// Run what CI runs: format, clippy, rustdoc, dependency policy, every test.
-    Ci,
+    Ci(ci::Options),
     /// Measure what mirroring costs.
     Bench(bench::Options),
     /// Run fuzz targets from the kept inputs on; needs cargo-fuzz. No part of CI.
@@ -83,7 +83,7 @@ fn perform(task: &Task) -> Result<()> {
         Task::KernelTest(options) => kernel_test::kernel_test(options),
         Task::Cluster(options) => cluster::cluster(options),
         Task::Image(options) => image::image(options),
-        Task::Ci => ci::ci(),
+        Task::Ci(options) => ci::ci(options),
         Task::Bench(options) => bench::bench(options),
         Task::Fuzz(options) => fuzz::fuzz(options),
     }

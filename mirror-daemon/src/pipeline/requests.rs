@@ -12,6 +12,7 @@ use crate::rewrite::{self, HeadForm, HostSource};
 use crate::rule::{self, Decision, Sender};
 use crate::telemetry::{Ledger, ShadowLedger};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ pub(super) struct Connection {
     has_whole_answers: bool,
     /// When the decoder is woken next; it may have found out since that it need not be.
     timeout: Option<Timestamp>,
+    /// Its place among those with requests under way.
+    turn: Option<u64>,
 }
 
 /// The requests of one connection.
@@ -57,7 +60,14 @@ pub(super) struct Requests<O> {
     pub(super) ignored: Vec<FlowKey>,
     /// When held requests of a flow have waited for long enough.
     pub(super) held: Wakes,
+    /// Connections with requests under way, by their turn to give them up: the one that has had some for longest first.
+    turns: BTreeMap<u64, FlowKey>,
+    next_turn: u64,
 }
+
+/// The part of the bound on all buffers that is kept free, as 1 in so many: once it is used, those give way that have
+/// held something for longest. Beyond the bound it is who grows, at once: some bytes of heads make room for many of bodies.
+const SPARE_SHARE: usize = 8;
 
 /// What the decoder of an HTTP/2 connection may take beside the bound on all buffers: itself, a dynamic table of 4,096
 /// bytes with its arena, and the buffers that it keeps.
@@ -84,6 +94,8 @@ impl<O: Outlet> Requests<O> {
             is_unwanted: false,
             ignored: Vec::new(),
             held: Wakes::default(),
+            turns: BTreeMap::new(),
+            next_turn: 0,
         }
     }
 
@@ -107,6 +119,48 @@ impl<O: Outlet> Requests<O> {
             FlowEvent::Closed(cause) => self.handle_closed(key, connection, *cause),
             _ => self.handle_more(key, connection, event),
         }
+        self.follow_turn(key, connection);
+    }
+
+    /// Gives a connection its turn when it begins to have requests under way, and takes it when it has none any more.
+    fn follow_turn(&mut self, key: &FlowKey, connection: &mut Connection) {
+        match (connection.turn, connection.under_way.exchanges.is_empty()) {
+            (None, false) => {
+                self.turns.insert(self.next_turn, *key);
+                connection.turn = Some(self.next_turn);
+                self.next_turn = self.next_turn.wrapping_add(1);
+            }
+            (Some(turn), true) => {
+                self.turns.remove(&turn);
+                connection.turn = None;
+            }
+            (None, true) | (Some(_), false) => {}
+        }
+    }
+
+    /// Whose turn it is to make room, if there is little left.
+    pub(super) fn next_to_make_room(&mut self) -> Option<FlowKey> {
+        let most_bytes = self.most_bytes();
+        let spare_bytes = most_bytes.checked_div(SPARE_SHARE).unwrap_or(0);
+        if self.counters.buffered_bytes <= most_bytes.saturating_sub(spare_bytes) {
+            return None;
+        }
+        self.turns.pop_first().map(|(_, key)| key)
+    }
+
+    /// Gives up the oldest request whose copies wait for the end of its body; streamed ones hold nothing here. For the
+    /// next one the connection has another turn.
+    pub(super) fn make_room(&mut self, key: &FlowKey, connection: &mut Connection) {
+        connection.turn = None;
+        let mut waiting = connection.under_way.exchanges.iter_mut().filter(|exchange| exchange.is_waiting());
+        let oldest = waiting.next();
+        let has_more = waiting.next().is_some();
+        if let Some(exchange) = oldest {
+            self.shed(exchange);
+        }
+        if has_more {
+            self.follow_turn(key, connection);
+        }
     }
 
     fn handle_closed(&mut self, key: &FlowKey, connection: &mut Connection, cause: CloseCause) {
@@ -126,6 +180,9 @@ impl<O: Outlet> Requests<O> {
             self.charge(http.allocated_bytes(), 0);
         }
         self.counters.move_http2_flow(connection.synchronisation, None);
+        if let Some(turn) = connection.turn {
+            self.turns.remove(&turn);
+        }
         self.forget_exchanges(connection.under_way.exchanges);
     }
 
@@ -186,6 +243,7 @@ impl<O: Outlet> Requests<O> {
         self.charge(before, http.allocated_bytes());
         *timeout = http.next_timeout();
         self.held.add(key, *timeout);
+        self.follow_turn(key, connection);
     }
 
     fn handle_http(&mut self, key: &FlowKey, under_way: &mut UnderWay, event: &HttpEvent<'_>) {
@@ -349,12 +407,16 @@ impl<O: Outlet> Requests<O> {
         }
     }
 
-    /// Heads in pieces, and growing and held requests, take more than all of them together may. What a connection of
-    /// HTTP/2 needs for as long as it lives is no part of that: else some of them would leave no room for anything.
+    /// Heads in pieces, and growing and held requests, take more than all of them together may.
     fn is_full(&self) -> bool {
+        self.counters.buffered_bytes > self.most_bytes()
+    }
+
+    /// The bound on what is buffered. What a connection of HTTP/2 needs for as long as it lives is no part of
+    /// `max_total_bytes`: else some of them would leave no room for anything.
+    fn most_bytes(&self) -> usize {
         let decoders_bytes = self.counters.http2_flows().saturating_mul(HTTP2_DECODER_BYTES);
-        let most_bytes = self.view.config.capture.limits.max_total_bytes.saturating_add(decoders_bytes);
-        self.counters.buffered_bytes > most_bytes
+        self.view.config.capture.limits.max_total_bytes.saturating_add(decoders_bytes)
     }
 
     fn charge(&mut self, before: usize, after: usize) {

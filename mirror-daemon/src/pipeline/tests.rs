@@ -102,6 +102,68 @@ fn heads_that_wait_for_their_bodies_are_bounded_together() {
 }
 
 #[test]
+fn uploads_that_stand_still_make_room_for_others() {
+    let mut config = Config::from_toml(CONFIG, "test.toml").unwrap();
+    config.capture.limits.max_total_bytes = MAX_TOTAL_BYTES;
+    let ledger = Arc::new(Ledger::default());
+    let view = Arc::new(View::new(1, Arc::new(config), &ledger));
+    let mut pipeline = Pipeline::new(view, Arc::clone(&ledger), HashSeed([1, 2]), Counting::default());
+    let head = b"POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 10000\r\n\r\n";
+    let first = [&head[..], &[b'x'; 9_000]].concat();
+    let key = |port: u16| FlowKey { remote_port: port, ..KEY };
+    // More than fit together; each lacks the last thousand bytes.
+    for port in 0..CONNECTIONS {
+        begin_connection(&mut pipeline, key(port), &first);
+        assert!(pipeline.counters().buffered_bytes <= MAX_TOTAL_BYTES);
+    }
+    let books = ledger.shadow("new");
+    let shed = books.shed.of(DropReason::BufferFull).value();
+    assert!(shed >= u64::from(CONNECTIONS) - 10, "{shed}");
+    // The last ones have found room, and so does one that comes now.
+    begin_connection(&mut pipeline, key(1000), &first);
+    for (port, sent) in [(1000, 1), (CONNECTIONS - 1, 2), (0, 2)] {
+        let seq = SeqNumber(1).add(u32::try_from(first.len()).unwrap());
+        pipeline.handle_segment(&Segment { seq, ..segment(key(port), TcpFlags::ACK, &[b'x'; 1_000]) });
+        assert_eq!(pipeline.outlet_mut().0, sent, "{port}");
+    }
+    pipeline.handle_end();
+    assert_eq!(pipeline.counters().buffered_bytes, 0);
+    assert_eq!((books.owed.value(), books.open()), (u64::from(CONNECTIONS) + 1, 2));
+}
+
+#[test]
+fn oldest_upload_of_a_connection_makes_room_for_its_others() {
+    let mut config = Config::from_toml(CONFIG, "test.toml").unwrap();
+    config.capture.limits.max_total_bytes = MAX_TOTAL_BYTES;
+    let ledger = Arc::new(Ledger::default());
+    let view = Arc::new(View::new(1, Arc::new(config), &ledger));
+    let mut pipeline = Pipeline::new(view, Arc::clone(&ledger), HashSeed([1, 2]), Counting::default());
+    begin_connection(
+        &mut pipeline,
+        KEY,
+        &[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, b"")].concat(),
+    );
+    let mut seq = SeqNumber(1).add(33);
+    let mut send = |pipeline: &mut Pipeline<Counting>, bytes: &[u8]| {
+        pipeline.handle_segment(&Segment { seq, ..segment(KEY, TcpFlags::ACK, bytes) });
+        seq = seq.add(u32::try_from(bytes.len()).unwrap());
+    };
+    let streams = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19];
+    for stream in streams {
+        let head = frame(1, 4, stream, b"\x83\x86\x84\x01\x09h.example");
+        send(&mut pipeline, &[head, frame(0, 0, stream, &[b'x'; 12_000])].concat());
+    }
+    let shed = ledger.shadow("new").shed.of(DropReason::BufferFull).value();
+    assert!((1..=5).contains(&shed), "{shed}");
+    for stream in streams {
+        send(&mut pipeline, &frame(0, 1, stream, b"end"));
+    }
+    assert_eq!(pipeline.outlet_mut().0 as u64, streams.len() as u64 - shed, "all but the oldest");
+    pipeline.handle_end();
+    assert_eq!((pipeline.counters().buffered_bytes, ledger.shadow("new").shed.total()), (0, shed));
+}
+
+#[test]
 fn connection_that_is_passed_over_gives_back_what_it_holds() {
     let (pipeline, _) = many_open_connections_sent(b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n");
     let counters = pipeline.counters();

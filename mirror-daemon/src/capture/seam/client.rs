@@ -228,7 +228,7 @@ impl AttacherClient {
     fn order(&mut self, call: &Call) -> Result<(), CaptureError> {
         let (Reply::Done { points, fault }, _) = self.call(call)? else { return Err(misunderstood()) };
         if let Some(points) = points {
-            self.numbers.set(points.iter().map(|point| &point.number));
+            self.numbers.replace(points.iter());
             self.points = points;
         }
         fault.map_or(Ok(()), |words| Err(CaptureError::Attacher { words }))
