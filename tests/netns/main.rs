@@ -23,5 +23,6 @@ mod loss;
 mod oracle;
 mod packets;
 mod place;
+mod split;
 mod stage;
 mod traffic;

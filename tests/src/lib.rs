@@ -29,6 +29,7 @@ pub mod haproxy;
 pub mod kube;
 pub mod loadtool;
 pub mod netns;
+pub mod nghttpx;
 pub mod nginx;
 pub mod numbered;
 pub mod outlet;

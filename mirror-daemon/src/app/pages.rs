@@ -12,7 +12,7 @@ use crate::telemetry::snapshot::{ConfigStatus, LabelledCount, LedgerReading, Poi
 use arc_swap::ArcSwap;
 use mirror_common::KernelCounter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How often capture points are looked after: interfaces come and go.
@@ -27,7 +27,39 @@ pub(super) struct Sources {
     pub(super) shutdown: Shutdown,
     pub(super) engine: Engine,
     pub(super) capture: std::sync::Mutex<Option<Attached>>,
+    /// What the pages told last of `capture`.
+    pub(super) latest: std::sync::Mutex<CaptureReading>,
     pub(super) reload: ReloadBooks,
+    /// Parsers that died before this one.
+    pub(super) restarts: u64,
+}
+
+/// What the kernel counted, and what is attached.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CaptureReading {
+    losses: Vec<LabelledCount>,
+    others: Vec<LabelledCount>,
+    points: Vec<PointStatus>,
+}
+
+impl CaptureReading {
+    fn of(attached: &Attached) -> Self {
+        let mut reading = Self::default();
+        if let Ok(counters) = attached.counters.snapshot() {
+            let labelled =
+                |counter: &KernelCounter| -> LabelledCount { (counter.label(), counters.of(*counter)) };
+            let (losses, others): (Vec<_>, Vec<_>) =
+                KernelCounter::ALL.iter().partition(|counter| counter.is_loss());
+            reading.losses = losses.into_iter().map(labelled).collect();
+            reading.others = others.into_iter().map(labelled).collect();
+        }
+        let points = attached.attacher.points().into_iter().map(|point| PointStatus {
+            name: point.point.to_string(),
+            attached: matches!(point.state, PointState::Attached(_)),
+        });
+        reading.points = points.collect();
+        reading
+    }
 }
 
 /// How reloads went.
@@ -77,6 +109,7 @@ impl Sources {
             ledger: LedgerReading::of(&self.ledger),
             shadows: self.replayer.status(),
             config: self.config_status(),
+            parser_restarts: self.restarts,
             draining: self.shutdown.phase() != Phase::Running,
             ..Snapshot::default()
         };
@@ -89,6 +122,7 @@ impl Sources {
                 ("passed_over_upgrade", reading.pipeline.passed_over_upgrade),
                 ("passed_over_unsupported_protocol", reading.pipeline.passed_over_unsupported_protocol),
                 ("requests_without_host", reading.pipeline.without_host),
+                ("verdicts_lost", reading.verdicts_lost),
             ]);
             snapshot.http2.extend(reading.http2.labelled());
             snapshot.http2_connections.extend([
@@ -103,26 +137,19 @@ impl Sources {
         snapshot
     }
 
+    /// As it was last time, while the attacher is at work: loading programs takes its time, and the pages do not wait.
     fn read_capture(&self, snapshot: &mut Snapshot) {
-        let capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(attached) = &*capture else { return };
-        if let Ok(counters) = attached.counters.snapshot() {
-            let labelled =
-                |counter: &KernelCounter| -> LabelledCount { (counter.label(), counters.of(*counter)) };
-            let (losses, others): (Vec<_>, Vec<_>) =
-                KernelCounter::ALL.iter().partition(|counter| counter.is_loss());
-            snapshot.kernel_losses = losses.into_iter().map(labelled).collect();
-            snapshot.kernel = others.into_iter().map(labelled).collect();
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let capture = match self.capture.try_lock() {
+            Ok(capture) => Some(capture),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if let Some(capture) = capture {
+            *latest = capture.as_ref().map(CaptureReading::of).unwrap_or_default();
         }
-        snapshot.points = attached
-            .attacher
-            .points()
-            .iter()
-            .map(|point| PointStatus {
-                name: point.point.to_string(),
-                attached: matches!(point.state, PointState::Attached(_)),
-            })
-            .collect();
+        let CaptureReading { losses, others, points } = latest.clone();
+        (snapshot.kernel_losses, snapshot.kernel, snapshot.points) = (losses, others, points);
     }
 
     fn config_status(&self) -> ConfigStatus {

@@ -4,7 +4,7 @@ use super::live::Attached;
 use super::pages::Sources;
 use super::shard::Generation;
 use super::source::Source;
-use crate::capture::{Attacher, Trial};
+use crate::capture::{AttacherClient, Trial};
 use crate::config::{CaptureConfig, Config};
 use crate::pipeline::View;
 use crate::replay;
@@ -83,7 +83,7 @@ impl Reloader {
 
 /// Attaches what is new, and takes it off again when not all of it can be: the same that keeps a daemon from
 /// starting keeps a configuration from being taken.
-fn try_out(attacher: &mut Attacher, wanted: &CaptureConfig) -> anyhow::Result<Trial> {
+fn try_out(attacher: &mut AttacherClient, wanted: &CaptureConfig) -> anyhow::Result<Trial> {
     let trial = attacher.try_out(wanted)?;
     if let Some((point, why)) = trial.failure() {
         attacher.abandon(trial);

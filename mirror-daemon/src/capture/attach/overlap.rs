@@ -8,10 +8,11 @@
 use super::super::error::CaptureError;
 use super::super::netlink::{Link, Rtnetlink, interface_index};
 use super::super::netns;
+use super::super::place::{open_cgroup, open_namespace};
 use super::selection::MAX_CGROUP_DEPTH;
 use crate::config::CapturePoint;
 use std::collections::HashSet;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -126,7 +127,7 @@ impl Interface {
     /// Whether the far end of the link is in the network namespace at `path`.
     fn is_linked_to(&self, path: Option<&Path>) -> bool {
         let Some(wanted) = self.link.under_namespace else { return false };
-        let known = File::open(path.unwrap_or(Path::new(OWN_NAMESPACE))).ok().and_then(|namespace| {
+        let known = open_namespace(path.unwrap_or(Path::new(OWN_NAMESPACE))).ok().and_then(|namespace| {
             netns::within(self.netns.as_deref(), || Rtnetlink::open()?.namespace_number(&namespace)).ok()
         });
         known.flatten() == Some(wanted)
@@ -155,7 +156,8 @@ impl Cgroup {
     fn at(path: &Path) -> Result<Self, CaptureError> {
         let refused = |source| CaptureError::Cgroup { path: path.to_owned(), source };
         let mut directory = path.to_owned();
-        let mut line: Vec<FileId> = vec![std::fs::metadata(path).map_err(refused)?.into()];
+        let found = open_cgroup(path).and_then(|directory| directory.metadata()).map_err(refused)?;
+        let mut line: Vec<FileId> = vec![found.into()];
         for _ in 0..MAX_CGROUP_DEPTH {
             directory.push("..");
             let Ok(above) = std::fs::metadata(&directory).map(FileId::from) else { break };
