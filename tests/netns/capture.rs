@@ -2,6 +2,7 @@
 
 mod attaching;
 mod hooks;
+mod many;
 mod rings;
 
 use crate::place::{Place, may_test_kernel, run, within};

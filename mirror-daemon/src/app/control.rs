@@ -84,8 +84,8 @@ impl Control {
     }
 }
 
-/// Every capture point may know the connection, and at each another shard has it, as the kernel chose it for the
-/// connection's segments. A full channel loses a hint: the flow then opens with its first segment, and ends by FIN
+/// Every interface may know a connection of the gateway's cgroup, and at each another shard has it, as the kernel chose
+/// it for the connection's segments. A full channel loses a hint: the flow then opens with its first segment, and ends by FIN
 /// or by its time-outs.
 fn pass_on(
     points: &PointNumbers,
@@ -101,7 +101,7 @@ fn pass_on(
         }
     };
     match flow.capture_point {
-        ANY_POINT => points.iter().for_each(|point| send(flow.at_point(point))),
+        ANY_POINT => points.interfaces().for_each(|point| send(flow.at_point(point))),
         // Of a point that is being tried, or is gone already, nothing is captured.
         point if points.contains(point) => send(flow),
         _ => {}

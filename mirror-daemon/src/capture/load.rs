@@ -134,6 +134,9 @@ pub(crate) fn map(ebpf: &Ebpf, name: &'static str) -> Result<Map, CaptureError> 
         Map::LruHashMap(data) => (Map::LruHashMap, data),
         Map::PerCpuArray(data) => (Map::PerCpuArray, data),
         Map::RingBuf(data) => (Map::RingBuf, data),
+        Map::ProgramArray(data) => (Map::ProgramArray, data),
+        // Its system calls are those of a hash map; aya's own type knows the key only as it was before 5.9.
+        Map::CgroupStorage(data) => (Map::HashMap, data),
         _ => return Err(missing()),
     };
     let fd = data
@@ -178,12 +181,13 @@ fn count(items: usize) -> u32 {
     u32::try_from(items).unwrap_or(u32::MAX)
 }
 
-/// Ring buffers came with 5.8; without this check the kernel would only say "invalid argument".
+/// Ring buffers came with 5.8, storage of cgroups that programs share with 5.9; without this check the kernel would
+/// only say "invalid argument".
 fn refuse_old_kernel() -> Result<(), CaptureError> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(0));
-    if version < (5, 8) {
+    if version < (5, 9) {
         return Err(CaptureError::KernelTooOld { release });
     }
     Ok(())

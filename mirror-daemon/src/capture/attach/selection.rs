@@ -49,7 +49,7 @@ impl Selection {
         for path in paths {
             if !matches!(self.links.get(path), Some(Ok(_))) {
                 is_changed = true;
-                self.links.insert(path.clone(), cgroup::attach_lifecycle(ebpf, ANY_POINT, path));
+                self.links.insert(path.clone(), cgroup::watch_gateway(ebpf, path));
             }
         }
         is_changed
@@ -60,7 +60,7 @@ impl Selection {
         let mut is_changed = false;
         for (path, link) in &mut self.links {
             if link.is_err() {
-                *link = cgroup::attach_lifecycle(ebpf, ANY_POINT, path);
+                *link = cgroup::watch_gateway(ebpf, path);
                 is_changed |= link.is_ok();
             }
         }

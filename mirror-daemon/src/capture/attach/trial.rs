@@ -4,7 +4,7 @@
 use super::super::error::CaptureError;
 use super::super::load::kernel_settings;
 use super::overlap::Identity;
-use super::{Attacher, Held, Links};
+use super::{Attacher, Candidate, Held, Links};
 use crate::config::{CaptureConfig, CapturePoint, TcMode};
 use crate::telemetry::logging::in_words;
 use mirror_common::MAX_CAPTURE_POINTS;
@@ -81,12 +81,11 @@ impl Attacher {
             points: self.identities(|number| !trial.gone.contains(number)),
             gateway_cgroups: config.gateway_cgroups.clone(),
         };
-        let is_held = |point: &CapturePoint| self.points.values().any(|held| held.point == *point);
-        let new: Vec<_> = config.points.iter().filter(|point| !is_held(point)).cloned().collect();
+        let new: Vec<_> = config.points.iter().filter(|point| !self.holds(point)).cloned().collect();
         for point in new {
-            match self.free_number(|number| trial.fresh.contains_key(number)) {
+            match self.free_number(&trial.fresh) {
                 Some(number) => {
-                    let held = self.try_point(number, point, config.tc_mode, &neighbours);
+                    let held = self.try_point(number, &point, config.tc_mode, &neighbours);
                     neighbours.points.extend(held.identity.clone().map(|id| (held.point.clone(), id)));
                     trial.fresh.insert(number, held);
                 }
@@ -124,14 +123,14 @@ impl Attacher {
             if let Some(held) = self.points.get_mut(&number)
                 && let Ok(old) = std::mem::replace(&mut held.links, links)
             {
-                old.detach();
+                old.detach(&mut self.table, number);
             }
         }
         for (number, held) in fresh {
             self.hold(number, held);
         }
         for point in late {
-            self.add_unselected(point)?;
+            self.add_unselected(&point)?;
         }
         self.mark_selection()?;
         self.adopt();
@@ -141,22 +140,22 @@ impl Attacher {
     /// Takes off what was tried.
     pub fn abandon(&mut self, trial: Trial) {
         for (number, held) in trial.fresh {
-            if let Ok(links) = held.links {
-                links.detach();
-            }
-            self.unload_all(number);
+            self.let_go(number, held);
         }
-        for links in trial.anew.into_iter().filter_map(|anew| anew.links.ok()) {
-            links.detach();
+        for Anew { number, links, .. } in trial.anew {
+            if let Ok(links) = links {
+                links.detach(&mut self.table, number);
+            }
         }
     }
 
     /// Attaches the point once more in the other way. `None`: there is no other way here, and that is as well.
     fn attach_otherwise(&mut self, number: u32, mode: TcMode) -> Option<Anew> {
-        let point = self.points.get(&number)?.point.clone();
+        let held = self.points.get(&number)?;
+        let (point, entry) = (held.point.clone(), held.entry);
         // By clsact it is attached already.
         let tried = if mode == TcMode::Auto { TcMode::Tcx } else { mode };
-        match self.attach(number, &point, tried, 0) {
+        match self.attach(&Candidate { number, entry, point: &point, tc_mode: tried }, 0) {
             Err(CaptureError::Program { .. }) if mode == TcMode::Auto => None,
             links => Some(Anew { number, point, links }),
         }
