@@ -78,6 +78,19 @@ fn told(log: &Log) -> BTreeMap<usize, BTreeSet<u32>> {
     told
 }
 
+/// Every pod's records, opens and closes have its own number.
+fn assert_told_under(numbers: &BTreeMap<usize, BTreeSet<u32>>, log: &Log) {
+    for (pod, under) in &told(log) {
+        assert_eq!(under, &numbers[pod], "pod {pod}");
+    }
+    for event in &log.events {
+        let (ControlEvent::Opened { flow, .. } | ControlEvent::Closed { flow, .. }) = event else {
+            panic!("{event:?}")
+        };
+        assert!(numbers[&pod_of(flow)].contains(&flow.capture_point), "{event:?}");
+    }
+}
+
 fn median_and_p99(mut times: Vec<Duration>) -> (Duration, Duration) {
     times.sort();
     (times[times.len() / 2], times[times.len() * 99 / 100])
@@ -126,15 +139,8 @@ fn each_of_many_cgroups_tells_what_is_its_own() {
     );
     assert_eq!(rest.finished(), PODS - 1);
     assert_eq!(rest.events.len(), 2 * (PODS - 1));
-    for (pod, under) in &told(&rest) {
-        assert_eq!(under, &numbers[pod], "pod {pod}");
-    }
-    for event in log.events.iter().chain(&rest.events) {
-        let (ControlEvent::Opened { flow, .. } | ControlEvent::Closed { flow, .. }) = event else {
-            panic!("{event:?}")
-        };
-        assert!(numbers[&pod_of(flow)].contains(&flow.capture_point), "{event:?}");
-    }
+    assert_told_under(&numbers, &rest);
+    assert_told_under(&numbers, &log);
     assert_eq!(capture.counters.snapshot().expect("counters").unbalanced_bytes(), 0);
     for number in numbers.values().flatten() {
         let begun = Instant::now();
