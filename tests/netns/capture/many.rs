@@ -202,16 +202,14 @@ fn cgroup_attached_anew_has_another_number_and_late_records_keep_the_old_one() {
     let netns = place.gateway_netns();
     let servers = [pods.server(0, &netns), pods.server(1, &netns)];
     let mut capture = opened(&without_points(), Attachment::Cgroup);
-    capture.live.beat().expect("a map to write");
     let first = added(&mut capture, pods.point(0));
-    servers[0].exchange(&netns, SMALL, 1);
+    with_heartbeat(&mut capture.live, || servers[0].exchange(&netns, SMALL, 1));
     capture.attacher.remove(first);
     // The kernel's storage of this cgroup outlives the detaching: what it said must not be found again.
-    servers[0].exchange(&netns, SMALL, 1);
+    with_heartbeat(&mut capture.live, || servers[0].exchange(&netns, SMALL, 1));
     // Whoever comes next, and all that come until the place in the kernel's table is used again, has another number.
     let others: Vec<u32> = (0..MAX_CAPTURE_POINTS)
         .map(|_| {
-            capture.live.beat().expect("a map to write");
             let number = added(&mut capture, pods.point(1));
             capture.attacher.remove(number);
             number
