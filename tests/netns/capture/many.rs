@@ -98,6 +98,19 @@ fn told(log: &Log) -> BTreeMap<usize, BTreeSet<u32>> {
     told
 }
 
+/// Every pod's records, opens and closes have its own number.
+fn assert_told_under(numbers: &BTreeMap<usize, BTreeSet<u32>>, log: &Log) {
+    for (pod, under) in &told(log) {
+        assert_eq!(under, &numbers[pod], "pod {pod}");
+    }
+    for event in &log.events {
+        let (ControlEvent::Opened { flow, .. } | ControlEvent::Closed { flow, .. }) = event else {
+            panic!("{event:?}")
+        };
+        assert!(numbers[&pod_of(flow)].contains(&flow.capture_point), "{event:?}");
+    }
+}
+
 fn median_and_p99(mut times: Vec<Duration>) -> (Duration, Duration) {
     times.sort();
     (times[times.len() / 2], times[times.len() * 99 / 100])
@@ -146,15 +159,8 @@ fn each_of_many_cgroups_tells_what_is_its_own() {
     );
     assert_eq!(rest.finished(), PODS - 1);
     assert_eq!(rest.events.len(), 2 * (PODS - 1));
-    for (pod, under) in &told(&rest) {
-        assert_eq!(under, &numbers[pod], "pod {pod}");
-    }
-    for event in log.events.iter().chain(&rest.events) {
-        let (ControlEvent::Opened { flow, .. } | ControlEvent::Closed { flow, .. }) = event else {
-            panic!("{event:?}")
-        };
-        assert!(numbers[&pod_of(flow)].contains(&flow.capture_point), "{event:?}");
-    }
+    assert_told_under(&numbers, &rest);
+    assert_told_under(&numbers, &log);
     assert_eq!(capture.counters.snapshot().expect("counters").unbalanced_bytes(), 0);
     for number in numbers.values().flatten() {
         let begun = Instant::now();
@@ -216,16 +222,14 @@ fn cgroup_attached_anew_has_another_number_and_late_records_keep_the_old_one() {
     let netns = place.gateway_netns();
     let servers = [pods.server(0, &netns), pods.server(1, &netns)];
     let mut capture = opened(&without_points(), Attachment::Cgroup);
-    capture.live.beat().expect("a map to write");
     let first = added(&mut capture, pods.point(0));
-    servers[0].exchange(&netns, SMALL, 1);
+    with_heartbeat(&mut capture.live, || servers[0].exchange(&netns, SMALL, 1));
     remove(&mut capture, first);
     // The kernel's storage of this cgroup outlives the detaching: what it said must not be found again.
-    servers[0].exchange(&netns, SMALL, 1);
+    with_heartbeat(&mut capture.live, || servers[0].exchange(&netns, SMALL, 1));
     // Whoever comes next, and all that come until the place in the kernel's table is used again, has another number.
     let others: Vec<u32> = (0..MAX_CAPTURE_POINTS)
         .map(|_| {
-            capture.live.beat().expect("a map to write");
             let number = added(&mut capture, pods.point(1));
             remove(&mut capture, number);
             number
