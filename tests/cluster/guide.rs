@@ -40,6 +40,7 @@ pub(crate) fn manifests(cluster: &Cluster) -> Result<()> {
             let definition = format!("crd/{kind}");
             cluster.kubectl(["wait", "--for=condition=Established", "--timeout=60s", &definition])?;
         }
+        cluster.apply(include_str!("manifests/parent.yaml"))?;
         cluster.apply_files(Path::new(GUIDE))
     })
 }

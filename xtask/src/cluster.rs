@@ -10,6 +10,7 @@
 mod binaries;
 mod control_plane;
 mod down;
+mod envoy_gateway;
 mod images;
 mod layout;
 mod network;
@@ -67,6 +68,8 @@ enum Action {
         #[arg(required = true)]
         images: Vec<String>,
     },
+    /// Install Envoy Gateway from its own chart.
+    EnvoyGateway,
     /// End one of its processes, at once.
     Kill {
         /// kube-apiserver, kubelet-1, ...: the names of its logs.
@@ -102,6 +105,11 @@ pub(crate) fn cluster(options: &Options) -> Result<()> {
                 images.iter().partition(|image| image.contains('/'));
             let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
             load(&layout, &names, &paths.into_iter().map(Path::new).collect::<Vec<_>>())
+        }
+        Action::EnvoyGateway => {
+            up::prepare(true)?;
+            load(&layout, &["envoy", "envoy-gateway"], &[])?;
+            install_envoy_gateway(&layout)
         }
         Action::Kill { process } => process::Process::recorded(&layout, process)?.stop(true),
         Action::Start { process } => start_again(&layout, process),
@@ -168,6 +176,14 @@ pub(crate) fn load(layout: &Layout, names: &[&str], archives: &[&Path]) -> Resul
         up::load(layout, names)?;
         archives.iter().try_for_each(|archive| up::load_archive(layout, archive))
     })
+}
+
+/// Installs Envoy Gateway, whose images are there.
+///
+/// # Errors
+/// When helm fails.
+pub(crate) fn install_envoy_gateway(layout: &Layout) -> Result<()> {
+    up::step("Envoy Gateway", || envoy_gateway::install(layout))
 }
 
 fn start_again(layout: &Layout, name: &str) -> Result<()> {

@@ -42,7 +42,7 @@ pub(crate) struct Options {
     cluster: bool,
     /// With these gateways; nginx and envoy when none is named.
     #[arg(long, value_enum, requires = "cluster")]
-    gateway: Vec<cluster::Gateway>,
+    gateway: Vec<cluster::GatewayKind>,
     /// Leave the cluster up; take one that is up already.
     #[arg(long, requires = "cluster")]
     keep: bool,

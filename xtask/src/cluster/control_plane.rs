@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use super::binaries;
 use super::layout::{self, API_PORT, Layout, SERVICES, api_server, node_address};
-use super::process::Process;
+use super::process::{self, Process};
 use crate::{interrupt, run, wait};
 
 /// Of the process that tests end and start again.
@@ -57,10 +57,12 @@ pub(crate) fn wait_until_ready(layout: &Layout, processes: &[&Process]) -> Resul
     };
     let waited = wait::until("the API server is ready", API_LIMIT, || {
         interrupt::check()?;
-        processes.iter().try_for_each(|process| process.still_runs(layout))?;
+        processes.iter().try_for_each(|process| process.still_runs())?;
         Ok(is_ready()?.then_some(()))
     });
-    waited.with_context(|| processes.last().map(|process| process.log_end(layout)).unwrap_or_default())
+    process::explained(waited, || {
+        processes.iter().map(|process| process.log_end(layout)).collect::<Vec<_>>().join("\n")
+    })
 }
 
 /// kubectl of the cluster's version, as administrator, in the cluster's network.

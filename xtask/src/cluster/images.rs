@@ -61,7 +61,8 @@ fn pause(dir: &Path) -> Result<Image> {
 
 /// A static program and nothing else.
 fn go_program(name: &str) -> Result<Image> {
-    let path = format!("/{name}");
+    // In the PATH: charts say the name alone.
+    let path = format!("/usr/local/bin/{name}");
     let mut image = Image::new(&[&path]);
     image.file(binaries::dir()?.join(name), &path, 0o755);
     Ok(image)

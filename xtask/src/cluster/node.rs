@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use super::binaries;
 use super::images;
 use super::layout::{self, CNI_PLUGINS, DNS, Layout, cgroup_hierarchies, node_address, node_name, node_pods};
-use super::process::Process;
+use super::process::{self, Process};
 use crate::{interrupt, run, wait};
 
 const KUBELET_CONFIG: &str = include_str!("files/kubelet.yaml");
@@ -90,10 +90,10 @@ impl<'a> Node<'a> {
         let what = format!("containerd of {} answers", node_name(self.number));
         let waited = wait::until(&what, CONTAINERD_LIMIT, || {
             interrupt::check()?;
-            containerd.still_runs(self.layout)?;
+            containerd.still_runs()?;
             Ok(run::ask(self.inside(&["ctr", "version"]).stderr(Stdio::null())).map(drop))
         });
-        waited.with_context(|| containerd.log_end(self.layout))
+        process::explained(waited, || containerd.log_end(self.layout))
     }
 
     /// Puts an image's archive into its containerd.
@@ -180,12 +180,10 @@ fn hold(layout: &Layout, number: u32) -> Result<Process> {
     let place = [name.clone(), dir.display().to_string(), name.clone(), settings];
     let holder = Process::start(layout, &name, words.chain(place).collect())?;
     let waited = wait::until("the node's namespaces are made", CONTAINERD_LIMIT, || {
-        holder.still_runs(layout)?;
+        holder.still_runs()?;
         Ok(dir.join("held").exists().then_some(()))
     });
-    waited.context(
-        "a node needs mount and UTS namespaces of its own; is this a container without CAP_SYS_ADMIN?",
-    )?;
+    process::explained(waited, || holder.log_end(layout))?;
     Ok(holder)
 }
 

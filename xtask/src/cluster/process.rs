@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::layout::{Layout, cgroup_hierarchies};
-use crate::wait;
+use crate::{interrupt, wait};
 
 /// How long a process may take to end after SIGTERM.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -84,13 +84,13 @@ impl Process {
         start_time(self.pid).is_ok_and(|found| found == self.start_time)
     }
 
-    /// Fails with the end of its log when it has ended.
+    /// Fails when it has ended.
     ///
     /// # Errors
     /// Then.
-    pub(crate) fn still_runs(&self, layout: &Layout) -> Result<()> {
+    pub(crate) fn still_runs(&self) -> Result<()> {
         if !self.is_running() {
-            bail!("{} has ended\n{}", self.name, self.log_end(layout));
+            bail!("{} has ended", self.name);
         }
         Ok(())
     }
@@ -139,6 +139,14 @@ impl Process {
             bail!("{} is running", self.name);
         }
         Self::start(layout, &self.name, self.words.clone())
+    }
+}
+
+/// Adds to a failure what a log says; to an interruption there is nothing to add.
+pub(crate) fn explained<T>(waited: Result<T>, log: impl FnOnce() -> String) -> Result<T> {
+    match waited {
+        Err(failure) if !interrupt::is_noted() => bail!("{failure:#}\n{}", log()),
+        other => other,
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::control_plane::{self, kubectl};
 use super::layout::{DNS, Layout, MAX_NODES, node_name};
 use super::node::Node;
-use super::process::Process;
+use super::process::{self, Process};
 use super::{binaries, down, images, network};
 use crate::setup::{self, Impossible, Need};
 use crate::{interrupt, run, wait};
@@ -140,12 +140,12 @@ fn wait_for_nodes(layout: &Layout, nodes: &[Node<'_>]) -> Result<()> {
     let template = "jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}";
     let waited = wait::until("all nodes are ready", NODES_LIMIT, || {
         interrupt::check()?;
-        processes.iter().try_for_each(|process| process.still_runs(layout))?;
+        processes.iter().try_for_each(|process| process.still_runs())?;
         let said = run::ask(kubectl(layout)?.args(["get", "nodes", "-o", template])).unwrap_or_default();
         let ready = said.split_whitespace().filter(|word| *word == "True").count();
         Ok((ready == nodes.len()).then_some(()))
     });
-    waited.with_context(|| {
+    process::explained(waited, || {
         let kubelets = processes.iter().filter(|process| process.name.starts_with("kubelet"));
         kubelets.map(|process| process.log_end(layout)).collect::<Vec<_>>().join("\n")
     })
@@ -161,7 +161,7 @@ fn start_dns(layout: &Layout) -> Result<()> {
         ask.args(["-n", "kube-system", "get", "deployment", "coredns", "-o", template]);
         Ok((run::ask(&mut ask).as_deref() == Some("1")).then_some(()))
     });
-    waited.with_context(|| dns_events(layout).unwrap_or_default())
+    process::explained(waited, || dns_events(layout).unwrap_or_default())
 }
 
 /// Why pods do not come up is in their events.

@@ -118,8 +118,7 @@ impl Image {
     }
 
     fn config(&self, layer_id: &str) -> Value {
-        let mut config =
-            json!({ "Entrypoint": self.entrypoint, "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] });
+        let mut config = json!({ "Entrypoint": self.entrypoint, "Env": ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] });
         if let (Some(user), Some(fields)) = (&self.user, config.as_object_mut()) {
             fields.insert("User".into(), json!(user));
         }

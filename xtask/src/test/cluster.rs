@@ -18,7 +18,7 @@ const NODES: u32 = 2;
 
 /// A gateway to test with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Gateway {
+pub(crate) enum GatewayKind {
     /// Debian's nginx.
     Nginx,
     /// Envoy from PyPI.
@@ -27,7 +27,7 @@ pub(crate) enum Gateway {
     EnvoyGateway,
 }
 
-impl Gateway {
+impl GatewayKind {
     /// Without a choice; the other is for the long run.
     const USUAL: [Self; 2] = [Self::Nginx, Self::Envoy];
 
@@ -42,7 +42,7 @@ impl Gateway {
     }
 }
 
-impl fmt::Display for Gateway {
+impl fmt::Display for GatewayKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nginx => "nginx",
@@ -58,11 +58,11 @@ impl fmt::Display for Gateway {
 /// When a test fails, or something before or after them.
 pub(crate) fn in_cluster(options: &Options) -> Result<()> {
     interrupt::note_signals()?;
-    let usual = Gateway::USUAL.to_vec();
+    let usual = GatewayKind::USUAL.to_vec();
     let gateways = if options.gateway.is_empty() { &usual } else { &options.gateway };
     let layout = Layout::of_environment()?;
     setup::setup(&[Need::Kernel, Need::Peers, Need::AllH2Peers])?;
-    cluster::prepare(gateways.contains(&Gateway::EnvoyGateway))?;
+    cluster::prepare(gateways.contains(&GatewayKind::EnvoyGateway))?;
     let archive = image::from_files(options.dev_image)?;
     let begun = Instant::now();
     let done = cluster::with_cluster(&layout, NODES, options.keep, || {
@@ -70,8 +70,11 @@ pub(crate) fn in_cluster(options: &Options) -> Result<()> {
         names.sort_unstable();
         names.dedup();
         cluster::load(&layout, &names, &[&archive])?;
+        if gateways.contains(&GatewayKind::EnvoyGateway) {
+            cluster::install_envoy_gateway(&layout)?;
+        }
         println!("tests in the cluster");
-        let listed = gateways.iter().map(Gateway::to_string).collect::<Vec<_>>().join(",");
+        let listed = gateways.iter().map(GatewayKind::to_string).collect::<Vec<_>>().join(",");
         let mut tests = cargo_test(options);
         tests.args(["--package", "mirror-tests", "--test", "cluster"]);
         tests.env(GATEWAYS, listed).env(NAME, layout.name()).env_remove(super::NO_CLUSTER);
