@@ -1,8 +1,8 @@
 //! I/O. What this node is like, read from /proc and /sys.
 
-use super::pods::PodCgroup;
 use crate::capture;
 use crate::config::CaptureConfig;
+use crate::kube::PodCgroup;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
