@@ -23,6 +23,7 @@ pub(crate) use cgroups::{cgroup2_roots, pods_below};
 pub use latency::{ATTACH_BUCKETS_SECONDS, Latency};
 pub use points::{Outcome, PodCounts, PodPoint};
 pub use selection::Selection;
+pub use watch::WatchState;
 
 use super::client::Access;
 use crate::config::CapturePoint;
@@ -34,7 +35,6 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
-use watch::WatchState;
 
 /// What the pages tell of it.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +43,8 @@ pub struct Reading {
     pub pods: PodCounts,
     /// Attached pods that are Ready, and at which nothing was ever captured.
     pub silent: u64,
-    /// Every state of the watch, and 1 for the present one.
-    pub watch: Vec<(&'static str, u64)>,
+    /// How it stands with the watch of pods.
+    pub watch: WatchState,
     /// How often the watch broke off, or could not begin.
     pub watch_failures: u64,
     /// The pods of this node were listed once since the start, or none is looked for.
@@ -162,7 +162,7 @@ impl Discovery {
         Reading {
             pods: state.points.counts(),
             silent: u64::try_from(state.silence.silent()).unwrap_or(u64::MAX),
-            watch: WatchState::ALL.map(|one| (one.label(), u64::from(one == state.watch))).to_vec(),
+            watch: state.watch,
             watch_failures: state.watch_failures,
             is_known: state.is_known,
             attach: state.attach.clone(),

@@ -34,7 +34,7 @@ const PAGE_ITEMS: u32 = 250;
 
 /// How it stands with the watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum WatchState {
+pub enum WatchState {
     /// No pod is to be captured.
     #[default]
     Off,
@@ -49,10 +49,13 @@ pub(super) enum WatchState {
 }
 
 impl WatchState {
-    pub(super) const ALL: [Self; 5] =
+    /// Every state.
+    pub const ALL: [Self; 5] =
         [Self::Off, Self::Listing, Self::Synchronised, Self::Unreachable, Self::Forbidden];
 
-    pub(super) const fn label(self) -> &'static str {
+    /// The word for this state.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Off => "off",
             Self::Listing => "listing",
