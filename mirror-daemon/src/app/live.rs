@@ -11,7 +11,7 @@
 
 use super::control::Control;
 use super::losses::LossLog;
-use super::pages::{self, EndOfCapture, ReloadBooks, Sources};
+use super::pages::{self, EndOfCapture, ReloadBooks, Seen, Sources};
 use super::pods::{Place, Pods};
 use super::reload::Reloader;
 use super::shard::{Generation, LiveOutlet, Shard};
@@ -78,8 +78,10 @@ async fn run_async(source: &Source, place: &Place) -> Result<(), Failure> {
         start_capture(&config, &ledger, &current, &shutdown)?
     };
 
+    let seen = Mutex::new(attached.as_ref().map(Seen::of).unwrap_or_default());
     let (capture, reload) = (Mutex::new(attached), ReloadBooks::default());
-    let sources = Arc::new(Sources { ledger, replayer, current, shutdown, engine, capture, pods, reload });
+    let sources =
+        Arc::new(Sources { ledger, replayer, current, shutdown, engine, capture, seen, pods, reload });
     serve(sources, admin, watches, signals, source.clone()).await
 }
 

@@ -17,9 +17,11 @@ fn two_hundred_pods_leave_nothing_behind() {
     }
     let node = Node::new();
     let daemon = node.daemon(BY_CGROUP);
+    let before = daemon.held_objects().unwrap();
     // The first ones, so that all is there that a daemon keeps.
     wave(&node, &daemon, 0..AT_ONCE);
-    let (before, fds) = (daemon.held_objects().unwrap(), fds(&daemon));
+    wait_for_as_few(&daemon, &before);
+    let fds = fds(&daemon);
     let begun = Instant::now();
     let mut done = AT_ONCE;
     while done < PODS + AT_ONCE {
