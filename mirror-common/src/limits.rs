@@ -6,9 +6,14 @@ pub const MAX_PORTS: usize = 16;
 /// Most data rings, and so most reading threads.
 pub const MAX_SHARDS: usize = 4;
 
-/// Most capture points at one time. Each has kernel programs of its own, which know their number; numbers
-/// start at 1, for [`ANY_POINT`] is taken.
-pub const MAX_CAPTURE_POINTS: usize = 16;
+/// Most capture points at one time: a full node has 110 pods (kubelet's default) to 250, and not all are gateways. A
+/// power of two, for a point's place in the kernel's table is its number modulo this. Numbers start at 1, for
+/// [`ANY_POINT`] is taken, and count up: none is used twice, so that what was seen at a point that is gone is never
+/// taken for another's.
+pub const MAX_CAPTURE_POINTS: usize = 256;
+
+/// Most capture points that are interfaces at one time. Each has entry points of its own in the object.
+pub const MAX_INTERFACE_POINTS: usize = 64;
 
 /// The capture point of flows that `sockops` knows by the gateway's cgroup alone, whatever interface they use.
 pub const ANY_POINT: u32 = 0;

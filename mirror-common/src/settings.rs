@@ -1,6 +1,6 @@
 //! What user space tells the kernel programs.
 
-use crate::MAX_PORTS;
+use crate::{MAX_CAPTURE_POINTS, MAX_PORTS};
 
 /// What to capture and how; one for all capture points. Written as a whole, rarely.
 #[repr(C)]
@@ -48,15 +48,26 @@ pub struct Live {
     pub padding: u32,
 }
 
-/// How one capture point's packets look.
+/// One capture point, and how its packets look.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct PointSettings {
+    /// Its number; [`crate::ANY_POINT`]: this place is free.
+    pub number: u32,
     /// Bytes in front of the IP header (or of the first VLAN tag): 14 for Ethernet and loopback, 0 for
     /// interfaces without a link layer and for `cgroup_skb`.
     pub link_header_bytes: u32,
     /// Bits of [`PointFlags`].
     pub flags: u32,
+}
+
+impl PointSettings {
+    /// Where the point of this number is in the kernel's table.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place_of(number: u32) -> u32 {
+        number % MAX_CAPTURE_POINTS as u32
+    }
 }
 
 /// Bits of [`PointSettings::flags`].
@@ -127,7 +138,7 @@ pub struct ExcludedKey {
 
 const _: () = assert!(size_of::<KernelSettings>() == 64 && align_of::<KernelSettings>() == 4);
 const _: () = assert!(size_of::<Live>() == 16 && align_of::<Live>() == 8);
-const _: () = assert!(size_of::<PointSettings>() == 8 && align_of::<PointSettings>() == 4);
+const _: () = assert!(size_of::<PointSettings>() == 12 && align_of::<PointSettings>() == 4);
 const _: () = assert!(size_of::<ReaderState>() == 16 && align_of::<ReaderState>() == 8);
 const _: () = assert!(size_of::<FlowVerdict>() == 8 && align_of::<FlowVerdict>() == 4);
 const _: () = assert!(size_of::<ExcludedKey>() == 20 && align_of::<ExcludedKey>() == 2);

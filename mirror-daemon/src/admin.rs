@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time;
@@ -42,6 +42,9 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 pub const CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
 /// Time for answers under way to be read, when a connection or the server ends.
 pub const LINGER: Duration = Duration::from_secs(2);
+
+/// Most connections that wait to be accepted.
+const BACKLOG: u32 = 128;
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -91,24 +94,48 @@ impl AdminError {
     }
 }
 
-/// A listening socket that nobody is served on yet.
+/// A socket that is bound, and that nobody is served on yet.
 #[derive(Debug)]
 pub struct AdminServer {
-    listener: TcpListener,
+    socket: TcpSocket,
     address: SocketAddr,
 }
 
 impl AdminServer {
-    /// Listens on `listen`; port 0 lets the kernel choose.
+    /// Takes the address `listen`; port 0 lets the kernel choose. Nobody can connect before [`Self::listen`].
     ///
     /// # Errors
     /// When the address is in use, not this host's, or not permitted.
-    pub async fn bind(listen: SocketAddr) -> Result<Self, AdminError> {
-        let listener = TcpListener::bind(listen).await.map_err(|source| AdminError::new(listen, source))?;
-        let address = listener.local_addr().map_err(|source| AdminError::new(listen, source))?;
-        Ok(Self { listener, address })
+    pub fn bind(listen: SocketAddr) -> Result<Self, AdminError> {
+        let bound = || {
+            let socket = if listen.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+            socket.set_reuseaddr(true)?;
+            socket.bind(listen)?;
+            let address = socket.local_addr()?;
+            Ok(Self { socket, address })
+        };
+        bound().map_err(|source| AdminError::new(listen, source))
     }
 
+    /// Lets clients connect.
+    ///
+    /// # Errors
+    /// When another process has begun to listen there.
+    pub fn listen(self) -> Result<AdminListener, AdminError> {
+        let Self { socket, address } = self;
+        let listener = socket.listen(BACKLOG).map_err(|source| AdminError::new(address, source))?;
+        Ok(AdminListener { listener, address })
+    }
+}
+
+/// A listening socket that nobody is served on yet.
+#[derive(Debug)]
+pub struct AdminListener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl AdminListener {
     /// Where it listens, with the port that the kernel chose.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {

@@ -15,10 +15,14 @@ mod start;
 mod stats;
 mod tap;
 
-use crate::cli::{CheckArgs, Command, DoctorArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ExplainArgs, RunArgs};
+use crate::capture::AttacherLink;
+use crate::cli::{
+    CheckArgs, Command, DoctorArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ExplainArgs, RunArgs, TapArgs,
+};
 use crate::config::Config;
 use crate::doctor::{Facts, Report};
 use crate::explain::{self, Question};
+use crate::supervisor::{self, Restart};
 use crate::telemetry::logging::in_words;
 use anyhow::{Context, anyhow};
 use source::Source;
@@ -50,14 +54,14 @@ impl Failure {
 pub fn main(command: Command) -> ExitCode {
     let done = match command {
         Command::Run(args) => run(&args),
-        Command::Check(args) => check(&args),
-        Command::Explain(args) => explain(&args),
-        Command::Import(args) => import::run(&args),
-        Command::Tap(args) => tap::run(&args),
-        Command::Doctor(args) => doctor(&args),
+        Command::Check(args) => check(&args).map(|()| EXIT_OK),
+        Command::Explain(args) => explain(&args).map(|()| EXIT_OK),
+        Command::Import(args) => import::run(&args).map(|()| EXIT_OK),
+        Command::Tap(args) => tap(&args),
+        Command::Doctor(args) => doctor(&args).map(|()| EXIT_OK),
     };
     let (error, code) = match done {
-        Ok(()) => return ExitCode::from(EXIT_OK),
+        Ok(code) => return ExitCode::from(code),
         Err(Failure::Usage(error)) => (error, EXIT_USAGE),
         Err(Failure::Running(error)) => (error, EXIT_FAILURE),
     };
@@ -65,14 +69,33 @@ pub fn main(command: Command) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(args: &RunArgs) -> Result<(), Failure> {
+fn run(args: &RunArgs) -> Result<u8, Failure> {
     let source = Source { file: args.config.clone(), manifests: args.manifests.clone() };
     match &args.pcap {
-        Some(pcap) => offline::run(&source, pcap, &args.ports),
+        Some(pcap) => offline::run(&source, pcap, &args.ports).map(|()| EXIT_OK),
         None if source.file.is_none() && source.manifests.is_none() => {
             Err(Failure::usage(anyhow!("none of --config, --manifests and --pcap was given")))
         }
-        None => live::run(&source, &pods::Place::of(args)),
+        None => {
+            let place = pods::Place::of(args);
+            split(Restart::Always, |link| live::run(&source, &place, link))
+        }
+    }
+}
+
+fn tap(args: &TapArgs) -> Result<u8, Failure> {
+    match &args.pcap {
+        Some(path) => tap::run_file(args, path).map(|()| EXIT_OK),
+        None => split(Restart::Never, |link| tap::run_live(args, link)),
+    }
+}
+
+/// What reads the network's bytes is a process of its own, without privileges: this one, when it was started as such.
+/// Else this one is its attacher, until the other ends.
+fn split(restart: Restart, parse: impl FnOnce(AttacherLink) -> Result<(), Failure>) -> Result<u8, Failure> {
+    match supervisor::attacher_of_this_process().map_err(Failure::usage)? {
+        Some(link) => parse(link).map(|()| EXIT_OK),
+        None => supervisor::run(restart).map_err(Failure::running),
     }
 }
 

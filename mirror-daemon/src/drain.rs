@@ -8,9 +8,13 @@
 //! counted as `shutdown`, and everything ends at once. SIGHUP asks for the configuration to be read again.
 
 use crate::reload::ReloadCause;
+use crate::supervisor::Order;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -160,12 +164,14 @@ impl Shutdown {
     }
 }
 
-/// The signals that the daemon obeys.
+/// The signals that the daemon obeys, or the orders of an attacher who gets them.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    /// Where orders come, signals to this process do nothing: on a terminal, Ctrl-C goes to both processes.
+    orders: Option<UnixStream>,
 }
 
 impl Signals {
@@ -179,7 +185,32 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            orders: None,
         })
+    }
+
+    /// As [`Self::install`]; where there are orders, they are obeyed from here on, and no signals.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn of(orders: Option<OwnedFd>) -> io::Result<Self> {
+        let Some(orders) = orders else { return Self::install() };
+        let orders = std::os::unix::net::UnixStream::from(orders);
+        orders.set_nonblocking(true)?;
+        Ok(Self { orders: Some(UnixStream::from_std(orders)?), ..Self::install()? })
+    }
+
+    /// The next signal or order. When there is nobody left to give orders, it is to end.
+    async fn next(&mut self) -> Order {
+        let Some(orders) = &mut self.orders else {
+            return tokio::select! {
+                _ = self.terminate.recv() => Order::Terminate,
+                _ = self.interrupt.recv() => Order::Interrupt,
+                _ = self.hang_up.recv() => Order::HangUp,
+            };
+        };
+        let byte = orders.read_u8().await.unwrap_or_default();
+        Order::from_byte(byte).unwrap_or(Order::Terminate)
     }
 
     /// Obeys the signals until `shutdown` stops: the first SIGTERM or SIGINT begins a drain of `drain_timeout()`,
@@ -196,12 +227,14 @@ impl Signals {
             tokio::select! {
                 biased;
                 () = shutdown.stopped() => return,
-                _ = self.terminate.recv() => end(&shutdown, "SIGTERM", &drain_timeout),
-                _ = self.interrupt.recv() => end(&shutdown, "SIGINT", &drain_timeout),
-                _ = self.hang_up.recv() => {
-                    tracing::info!("SIGHUP: reading the configuration again");
-                    let _ = reload_tx.try_send(ReloadCause::Signal);
-                }
+                order = self.next() => match order {
+                    Order::Terminate => end(&shutdown, "SIGTERM", &drain_timeout),
+                    Order::Interrupt => end(&shutdown, "SIGINT", &drain_timeout),
+                    Order::HangUp => {
+                        tracing::info!("SIGHUP: reading the configuration again");
+                        let _ = reload_tx.try_send(ReloadCause::Signal);
+                    }
+                },
                 () = reached(deadline) => {
                     tracing::warn!("drain deadline reached: what is left is counted as shutdown");
                     shutdown.stop();

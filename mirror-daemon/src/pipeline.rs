@@ -123,6 +123,7 @@ impl<O: Outlet> Pipeline<O> {
             requests.handle_flow(key, connection, &event)
         });
         self.forget_ignored();
+        self.make_room();
     }
 
     /// Takes what the lifecycle hook saw of a connection.
@@ -137,7 +138,7 @@ impl<O: Outlet> Pipeline<O> {
     /// When to call [`handle_timeout`](Self::handle_timeout) next.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        self.flows.next_timeout().into_iter().chain(self.requests.next_timeout()).min()
+        self.flows.next_timeout().into_iter().chain(self.requests.held.next_due()).min()
     }
 
     /// Lets time pass.
@@ -146,7 +147,7 @@ impl<O: Outlet> Pipeline<O> {
         self.flows
             .handle_timeout(now, &mut |key, connection, event| requests.handle_flow(key, connection, &event));
         self.forget_ignored();
-        while let Some(key) = self.requests.next_due(now) {
+        while let Some(key) = self.requests.held.take_due(now) {
             if let Some(connection) = self.flows.state_mut(&key) {
                 self.requests.handle_http_timeout(&key, connection, now);
             }
@@ -158,6 +159,14 @@ impl<O: Outlet> Pipeline<O> {
     pub fn handle_end(&mut self) {
         let requests = &mut self.requests;
         self.flows.handle_end(&mut |key, connection, event| requests.handle_flow(key, connection, &event));
+    }
+
+    fn make_room(&mut self) {
+        while let Some(key) = self.requests.next_to_make_room() {
+            if let Some(connection) = self.flows.state_mut(&key) {
+                self.requests.make_room(&key, connection);
+            }
+        }
     }
 
     fn forget_ignored(&mut self) {

@@ -25,8 +25,8 @@ const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
 
-/// What one capture point's program runs for each packet. One copy in the object file, called by every entry
-/// point.
+/// What is run for each packet at capture point number `point`. One copy in the object file, called by every
+/// program that is not only an entry point.
 #[inline(never)]
 pub(crate) fn capture(skb: *mut __sk_buff, point: u32, side: u32) -> u32 {
     if let Some(books) = Books::open()
@@ -44,7 +44,7 @@ fn try_capture(skb: *mut __sk_buff, point: u32, side: u32, books: Books) -> Resu
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let live = live(now_ns)?;
     let settings = maps::SETTINGS.get(0).ok_or(KernelCounter::Inert)?;
-    let place = *maps::POINTS.get(point).ok_or(KernelCounter::Inert)?;
+    let place = maps::point(point).ok_or(KernelCounter::Inert)?;
     if place.flags & PointFlags::PAUSED != 0 {
         return Err(KernelCounter::Inert);
     }

@@ -20,7 +20,8 @@ use mirror_common::{ANY_POINT, ControlKind, ControlRecord, FlowKey, KernelCounte
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 
-/// What one cgroup's program runs for each event of its sockets. Never writes `reply`.
+/// What is run for each event of a cgroup's sockets. `point`: the capture point's number where the cgroup is one,
+/// or [`ANY_POINT`]. Never writes `reply`.
 #[inline(never)]
 pub(crate) fn watch(ops: *mut bpf_sock_ops, point: u32) -> u32 {
     if let Some(books) = Books::open() {

@@ -76,11 +76,24 @@ impl Node {
         assert_eq!(answer.status, 200);
     }
 
-    /// Sends one request, and waits until the shadow has it.
+    /// Sends a request, and waits until the shadow has it. Another one is sent only where the kernel has left flows
+    /// out, for the daemon got no processor time: that is counted, and not what is looked at here.
     #[track_caller]
-    fn mirrors(&self, path: &str) {
+    fn mirrors(&self, daemon: &Daemon, path: &str) {
+        let lost = || daemon.metrics().unwrap().sum("mirror_kernel_losses_total", &[]);
+        let mut lost_before = lost();
         self.send(GATEWAY_PORT, path);
-        wait::until_true(&format!("the shadow gets {path}"), LIMIT, || self.has_copy(path)).unwrap();
+        let arrived = wait::until_true(&format!("the shadow gets {path}"), LIMIT, || {
+            if lost() > lost_before {
+                lost_before = lost();
+                self.send(GATEWAY_PORT, path);
+            }
+            self.has_copy(path)
+        });
+        if let Err(error) = arrived {
+            let (books, metrics) = (daemon.ledger().unwrap(), daemon.metrics().unwrap());
+            panic!("{error:#}\n{books:#}\n{}\n{}", metrics.text(), daemon.output());
+        }
     }
 
     fn has_copy(&self, path: &str) -> bool {

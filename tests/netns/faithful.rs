@@ -15,7 +15,7 @@ pub(crate) mod rig;
 mod rules;
 mod selection;
 mod sharding;
-mod tls;
+pub(crate) mod tls;
 mod upgrades;
 mod upstream_leg;
 

@@ -10,3 +10,5 @@ mod joining;
 mod loss;
 mod oracle;
 mod rig;
+mod tls;
+mod upgrade;

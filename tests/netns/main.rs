@@ -24,5 +24,6 @@ mod loss;
 mod oracle;
 mod packets;
 mod place;
+mod split;
 mod stage;
 mod traffic;

@@ -3,12 +3,14 @@
 //! A test that asserts "nothing is left" should note [`held_by`] the daemon while it lives and ask
 //! [`still_loaded`] afterwards: this says the same whoever else uses BPF on the machine.
 
+mod ids;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Map, MapData, PerCpuArray, loaded_maps};
+use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
 use mirror_common::KernelCounters;
 use serde_json::Value;
@@ -120,11 +122,10 @@ pub fn kernel_counters(held: &HeldObjects) -> Result<KernelCounters> {
 pub fn still_loaded(held: &HeldObjects) -> HeldObjects {
     // What goes between being listed and being asked about is an error in these listings: it is not there any more.
     let programs = loaded_programs().flatten().map(|program| program.id());
-    let maps = loaded_maps().flatten().map(|map| map.id());
     HeldObjects {
         programs: kept(&held.programs, programs),
         links: held.links.iter().copied().filter(|id| is_link_loaded(*id)).collect(),
-        maps: kept(&held.maps, maps),
+        maps: held.maps.iter().copied().filter(|id| ids::is_map_loaded(*id)).collect(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::bpf::{self, HeldObjects};
@@ -80,10 +80,24 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Its process id.
+    /// The process id of the attacher, which is the one that was started.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// The process id of the parser.
+    ///
+    /// # Errors
+    /// When there is none at the moment.
+    pub fn parser_pid(&self) -> Result<u32> {
+        parser_of(self.pid())
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        [self.pid()].into_iter().chain(self.parser_pid()).collect()
     }
 
     /// Where its admin pages are, in its namespace.
@@ -138,16 +152,37 @@ impl Daemon {
         Ok(std::fs::rename(&fresh, &file)?)
     }
 
-    /// Sends a signal.
+    /// Sends a signal: to the attacher, as a user does; those that stop a process and let it go on, to both.
     ///
     /// # Errors
     /// When it is gone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
+        if [Signal::STOP, Signal::CONT].contains(&signal) {
+            signal_process(self.parser_pid()?, signal)?;
+        }
         self.process.signal(signal)
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends a signal to the parser alone.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn signal_parser(&self, signal: Signal) -> Result<()> {
+        signal_process(self.parser_pid()?, signal)
+    }
+
+    /// SIGKILL to the attacher alone, and waits until both are gone.
+    ///
+    /// # Panics
+    /// When the parser lives on.
     pub fn kill(&mut self) {
+        let parser = self.parser_pid();
+        drop(self.process.signal(Signal::KILL));
+        if let Ok(parser) = parser {
+            let is_gone = || !Path::new(&format!("/proc/{parser}")).exists();
+            wait::until_true("the parser dies with its attacher", READY_LIMIT, is_gone)
+                .expect("a dead parser");
+        }
         self.process.kill();
     }
 
@@ -171,10 +206,15 @@ impl Daemon {
     /// # Errors
     /// When it is gone.
     pub fn held_objects(&self) -> Result<HeldObjects> {
-        bpf::held_by(self.pid())
+        let mut held = bpf::held_by(self.pid())?;
+        let of_parser = bpf::held_by(self.parser_pid()?)?;
+        held.maps.extend(of_parser.maps);
+        held.programs.extend(of_parser.programs);
+        held.links.extend(of_parser.links);
+        Ok(held)
     }
 
-    /// The highest RssAnon seen, in bytes; looked at every 50 ms.
+    /// The highest RssAnon of both processes together seen, in bytes; looked at every 50 ms.
     #[must_use]
     pub fn peak_rss_anon_bytes(&self) -> u64 {
         self.peak.rss_anon_bytes.load(Ordering::Relaxed)
@@ -199,10 +239,23 @@ impl PeakMemory {
     fn watch(&self, pid: u32) {
         while !self.ends.load(Ordering::Relaxed) {
             let Ok(bytes) = rss_anon_bytes(pid) else { return };
+            let of_parser = parser_of(pid).and_then(rss_anon_bytes).unwrap_or(0);
+            let bytes = bytes + of_parser;
             self.rss_anon_bytes.fetch_max(bytes, Ordering::Relaxed);
             std::thread::sleep(MEMORY_LOOK);
         }
     }
+}
+
+/// The child of an attacher.
+fn parser_of(attacher: u32) -> Result<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{attacher}/task/{attacher}/children"))?;
+    children.split_whitespace().next().and_then(|pid| pid.parse().ok()).context("there is no parser")
+}
+
+fn signal_process(pid: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no such process id")?;
+    kill_process(pid, signal).context("cannot signal the parser")
 }
 
 /// Anonymous resident memory of a process, in bytes.

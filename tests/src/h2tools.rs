@@ -116,8 +116,20 @@ impl OddRequest {
 /// # Errors
 /// When it fails.
 pub fn curl(netns: &Netns, args: &[&str]) -> Result<String> {
+    curl_with("--http2-prior-knowledge", netns, args)
+}
+
+/// curl that asks in its first request to go on in HTTP/2 (`Upgrade: h2c`); gives what it printed.
+///
+/// # Errors
+/// When it fails.
+pub fn upgrading_curl(netns: &Netns, args: &[&str]) -> Result<String> {
+    curl_with("--http2", netns, args)
+}
+
+fn curl_with(option: &str, netns: &Netns, args: &[&str]) -> Result<String> {
     Launch::new("curl")
-        .args(["-sS", "--max-time", "30", "--http2-prior-knowledge"])
+        .args(["-sS", "--max-time", "30", option])
         .args(args.iter().copied())
         .in_netns(netns)
         .run()

@@ -28,6 +28,7 @@ pub struct Launch {
     netns: Option<PathBuf>,
     cgroup: Option<PathBuf>,
     cpu: Option<u32>,
+    capabilities: Option<String>,
     output: Option<PathBuf>,
     polite: bool,
     envs: Vec<(OsString, OsString)>,
@@ -43,6 +44,7 @@ impl Launch {
             netns: None,
             cgroup: None,
             cpu: None,
+            capabilities: None,
             output: None,
             polite: false,
             envs: Vec::new(),
@@ -88,6 +90,14 @@ impl Launch {
     #[must_use]
     pub fn on_cpu(mut self, cpu: u32) -> Self {
         self.cpu = Some(cpu);
+        self
+    }
+
+    /// Leaves it no capabilities but these (by their numbers), and no way to others.
+    #[must_use]
+    pub fn with_capabilities(mut self, numbers: &[u32]) -> Self {
+        let kept: String = numbers.iter().map(|number| format!(",+cap_{number}")).collect();
+        self.capabilities = Some(format!("-all{kept}"));
         self
     }
 
@@ -152,6 +162,10 @@ impl Launch {
         }
         if let Some(cpu) = self.cpu {
             words.extend(["taskset".into(), "-c".into(), cpu.to_string().into()]);
+        }
+        if let Some(capabilities) = self.capabilities {
+            let option = format!("--bounding-set={capabilities}");
+            words.extend(["setpriv".into(), "--no-new-privs".into(), option.into()]);
         }
         words.push(self.program);
         words.extend(self.args);

@@ -15,14 +15,22 @@ const MAX_FILE_LINES: usize = 500;
 /// One check: fails, or says what it found.
 type Check = fn() -> Result<()>;
 
+/// What to check.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Options {
+    /// The tests in a real Kubernetes, too.
+    #[arg(long)]
+    cluster: bool,
+}
+
 /// Runs every check, also after one has failed, and lists them at the end.
 ///
 /// # Errors
 /// When a check failed.
-pub(crate) fn ci() -> Result<()> {
+pub(crate) fn ci(options: &Options) -> Result<()> {
     let begun = Instant::now();
     setup::setup(&[Need::Kernel, Need::Peers, Need::AllH2Peers, Need::KernelBuild, Need::Policy])?;
-    let checks: [(&str, Check); 8] = [
+    let mut checks: Vec<(&str, Check)> = vec![
         ("format", format),
         ("kernel object", || ebpf::build_ebpf().map(drop)),
         ("clippy", clippy),
@@ -32,6 +40,9 @@ pub(crate) fn ci() -> Result<()> {
         ("length of files", || list_long_files(run::root())),
         ("tests", || test::passes(&test::Options::default())),
     ];
+    if options.cluster {
+        checks.push(("tests in a cluster", test::in_cluster));
+    }
     let mut lines = Vec::new();
     let mut failed = false;
     for (name, check) in checks {

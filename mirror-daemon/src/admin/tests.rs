@@ -18,7 +18,7 @@ struct Running {
 }
 
 async fn start() -> Running {
-    let server = AdminServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let server = AdminServer::bind("127.0.0.1:0".parse().unwrap()).unwrap().listen().unwrap();
     let (snapshot, health) = (Arc::<Mutex<Snapshot>>::default(), Arc::<Mutex<Health>>::default());
     let (shown, felt) = (Arc::clone(&snapshot), Arc::clone(&health));
     let pages =
@@ -238,10 +238,10 @@ async fn half_a_request_head_is_cut_off() {
 #[tokio::test]
 async fn address_in_use_names_itself_and_the_way_out() {
     let running = start().await;
-    let error = AdminServer::bind(running.address).await.unwrap_err();
+    let error = AdminServer::bind(running.address).unwrap_err();
     assert!(matches!(error, AdminError::InUse { .. }));
     let text = error.to_string();
     assert!(text.contains(&running.address.to_string()) && text.contains("admin.listen"), "{text}");
-    let error = AdminServer::bind("203.0.113.7:9090".parse().unwrap()).await.unwrap_err();
+    let error = AdminServer::bind("203.0.113.7:9090".parse().unwrap()).unwrap_err();
     assert!(matches!(error, AdminError::NotOurs { .. }), "{error}");
 }

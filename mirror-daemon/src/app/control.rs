@@ -69,7 +69,14 @@ impl Control {
             tracing::warn!(level, suppressed, "rings are full: some flows are not captured for now");
         }
         self.live.shed(level);
-        self.live.beat()
+        match self.live.beat() {
+            // Its heartbeat is stale, and so nothing is captured, until it goes on.
+            Err(error) if error.is_late() => {
+                tracing::warn!("the attacher is stopped: nothing is mirrored until it goes on");
+                Ok(())
+            }
+            beaten => beaten,
+        }
     }
 
     fn pass_on(&mut self) {
@@ -84,8 +91,8 @@ impl Control {
     }
 }
 
-/// Every capture point may know the connection, and at each another shard has it, as the kernel chose it for the
-/// connection's segments. A full channel loses a hint: the flow then opens with its first segment, and ends by FIN
+/// Every interface may know a connection of the gateway's cgroup, and at each another shard has it, as the kernel chose
+/// it for the connection's segments. A full channel loses a hint: the flow then opens with its first segment, and ends by FIN
 /// or by its time-outs.
 fn pass_on(
     points: &PointNumbers,
@@ -101,7 +108,7 @@ fn pass_on(
         }
     };
     match flow.capture_point {
-        ANY_POINT => points.iter().for_each(|point| send(flow.at_point(point))),
+        ANY_POINT => points.interfaces().for_each(|point| send(flow.at_point(point))),
         // Of a point that is being tried, or is gone already, nothing is captured.
         point if points.contains(point) => send(flow),
         _ => {}

@@ -11,22 +11,24 @@
 
 use super::control::Control;
 use super::losses::LossLog;
-use super::pages::{self, EndOfCapture, ReloadBooks, Seen, Sources};
+use super::pages::{self, EndOfCapture, ReloadBooks, Sources};
 use super::pods::{Place, Pods};
 use super::reload::Reloader;
 use super::shard::{Generation, LiveOutlet, Shard};
 use super::source::Source;
 use super::stats::ShardStats;
 use super::{Failure, start};
-use crate::admin::{AdminServer, Pages};
-use crate::capture::{self, Capture, Waker};
+use crate::admin::{AdminListener, AdminServer, Pages};
+use crate::capture::{self, AttacherLink, Capture, Prepared, SocketMarker, TestKnobs, Waker};
 use crate::cluster::discovery::PodPoint;
 use crate::config::Config;
 use crate::drain::{Shutdown, Signals};
 use crate::pipeline::{Pipeline, View};
+use crate::privilege;
 use crate::reload::ConfigWatch;
-use crate::replay::Replayer;
+use crate::replay::{Marking, Replayer};
 use crate::telemetry::Ledger;
+use crate::telemetry::logging::in_words;
 use crate::telemetry::snapshot::LedgerReading;
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
@@ -40,49 +42,66 @@ use tokio::time::MissedTickBehavior;
 const LIFECYCLES_WAITING: usize = 4096;
 
 /// Runs until told to end.
-pub(super) fn run(source: &Source, place: &Place) -> Result<(), Failure> {
+pub(super) fn run(source: &Source, place: &Place, link: AttacherLink) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the async runtime can't be started")
         .map_err(Failure::Running)?;
-    runtime.block_on(Box::pin(run_async(source, place)))
+    runtime.block_on(Box::pin(run_async(source, place, link)))
 }
 
-async fn run_async(source: &Source, place: &Place) -> Result<(), Failure> {
+async fn run_async(source: &Source, place: &Place, mut link: AttacherLink) -> Result<(), Failure> {
     // Before the first read, so that no change is missed.
     let watches = Watches {
         file: source.file.as_deref().map(ConfigWatch::new),
         manifests: source.manifests.as_deref().map(ConfigWatch::of_tree),
     };
-    let signals = Signals::install().context("signals can't be handled").map_err(Failure::Running)?;
+    let signals =
+        Signals::of(link.take_orders()).context("signals can't be handled").map_err(Failure::Running)?;
+    let restarts = link.restarts();
     let config = Arc::new(source.load().map_err(Failure::Usage)?);
     step_back(config.nice);
+    let (prepared, pages) = take_privileged(&config, place, link)?;
+    let marking = prepared.as_ref().map_or(Marking::Own, |prepared| marking_by(prepared.marker()));
     let ledger = Arc::new(Ledger::default());
     let view = Arc::new(View::new(1, Arc::clone(&config), &ledger));
-    let replayer =
-        Replayer::start(&tokio::runtime::Handle::current(), view.shadows()).map_err(Failure::usage)?;
+    let runtime = tokio::runtime::Handle::current();
+    let replayer = Replayer::start_marking(&runtime, view.shadows(), marking).map_err(Failure::usage)?;
     let replayer = Arc::new(replayer);
-    let admin = match config.admin.listen {
-        Some(listen) => Some(AdminServer::bind(listen).await.map_err(Failure::usage)?),
-        None => None,
-    };
+    let admin = pages.map(AdminServer::listen).transpose().map_err(Failure::usage)?;
     let generation = Generation { view, replay: replayer.handle() };
     let current = Arc::new(ArcSwap::from_pointee(generation));
     let shutdown = Shutdown::new();
     let pods = place.find_pods(&config)?;
-    let (engine, attached) = if config.capture.points.is_empty() && pods.is_none() {
-        tracing::warn!("no capture point is configured: nothing will be mirrored");
-        (Engine::default(), None)
-    } else {
-        start_capture(&config, &ledger, &current, &shutdown)?
-    };
+    let (engine, attached) = start_capture(&config, prepared, &ledger, &current, &shutdown)?;
 
-    let seen = Mutex::new(attached.as_ref().map(Seen::of).unwrap_or_default());
     let (capture, reload) = (Mutex::new(attached), ReloadBooks::default());
+    let latest = Mutex::default();
     let sources =
-        Arc::new(Sources { ledger, replayer, current, shutdown, engine, capture, seen, pods, reload });
+        Sources { ledger, replayer, current, shutdown, engine, capture, latest, pods, reload, restarts };
+    let sources = Arc::new(sources);
     serve(sources, admin, watches, signals, source.clone()).await
+}
+
+/// What takes a privilege: maps the rings and binds the pages' address. Then every privilege is given up, before there is
+/// another thread, before anything is attached, and before anybody can connect.
+fn take_privileged(
+    config: &Config,
+    place: &Place,
+    link: AttacherLink,
+) -> Result<(Option<Prepared>, Option<AdminServer>), Failure> {
+    let prepared = match config.capture.points.is_empty() && !place.wants_pods(config) {
+        true => None,
+        false => Some(link.prepare(&config.capture, TestKnobs::default()).map_err(Failure::usage)?),
+    };
+    let pages = config.admin.listen.map(AdminServer::bind).transpose().map_err(Failure::usage)?;
+    privilege::give_up().map_err(Failure::running)?;
+    Ok((prepared, pages))
+}
+
+fn marking_by(marker: Arc<SocketMarker>) -> Marking {
+    Marking::Other(Arc::new(move |socket| marker.mark(socket).map_err(|error| in_words(&error))))
 }
 
 /// What tells that the configuration may have changed.
@@ -102,7 +121,7 @@ fn step_back(nice: u8) {
 /// Everything is attached and runs: answers pages, signals and changes of the configuration until the end.
 async fn serve(
     sources: Arc<Sources>,
-    admin: Option<AdminServer>,
+    admin: Option<AdminListener>,
     watches: Watches,
     signals: Signals,
     origin: Source,
@@ -257,7 +276,7 @@ impl Drop for EndsDaemon {
 /// What is left of the capture side for the main thread, once its threads have theirs.
 #[derive(Debug)]
 pub(super) struct Attached {
-    pub(super) attacher: capture::Attacher,
+    pub(super) attacher: capture::AttacherClient,
     pub(super) counters: Arc<capture::CounterReader>,
     losses: LossLog,
 }
@@ -273,14 +292,19 @@ impl Attached {
 }
 
 fn start_capture(
-    config: &Arc<Config>,
+    config: &Config,
+    prepared: Option<Prepared>,
     ledger: &Arc<Ledger>,
     current: &Arc<ArcSwap<Generation>>,
     shutdown: &Shutdown,
 ) -> Result<(Engine, Option<Attached>), Failure> {
     let mut engine = Engine::default();
+    let Some(prepared) = prepared else {
+        tracing::warn!("no capture point is configured: nothing will be mirrored");
+        return Ok((engine, None));
+    };
     let Capture { attacher, readers, control, counters, mut live, verdicts } =
-        capture::open(&config.capture).map_err(Failure::usage)?;
+        prepared.attach(&config.capture).map_err(Failure::usage)?;
     start::refuse_missing_points(&attacher)?;
     let generation = current.load_full();
     let view = View::clone(&generation.view);

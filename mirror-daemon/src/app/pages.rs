@@ -5,7 +5,7 @@ use super::losses;
 use super::pods::Pods;
 use super::shard::Generation;
 use crate::admin::Health;
-use crate::capture::{self, PointState};
+use crate::capture::PointState;
 use crate::drain::{Phase, Shutdown};
 use crate::replay::Replayer;
 use crate::telemetry::Ledger;
@@ -13,7 +13,7 @@ use crate::telemetry::snapshot::{ConfigStatus, LabelledCount, LedgerReading, Poi
 use arc_swap::ArcSwap;
 use mirror_common::KernelCounter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How often capture points are looked after: interfaces come and go.
@@ -27,24 +27,46 @@ pub(super) struct Sources {
     pub(super) current: Arc<ArcSwap<Generation>>,
     pub(super) shutdown: Shutdown,
     pub(super) engine: Engine,
-    pub(super) capture: Mutex<Option<Attached>>,
-    /// What the pages tell of it: whoever attaches holds the lock above for long.
-    pub(super) seen: Mutex<Seen>,
+    pub(super) capture: std::sync::Mutex<Option<Attached>>,
+    /// What the pages told last of `capture`.
+    pub(super) latest: std::sync::Mutex<CaptureReading>,
     /// `None`: no pod is looked for.
     pub(super) pods: Option<Pods>,
     pub(super) reload: ReloadBooks,
+    /// Parsers that died before this one.
+    pub(super) restarts: u64,
 }
 
-/// The capture side, as it was when it was looked at last.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    points: Vec<capture::PointStatus>,
-    counters: Option<Arc<capture::CounterReader>>,
+/// What the kernel counted, and what is attached.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CaptureReading {
+    losses: Vec<LabelledCount>,
+    others: Vec<LabelledCount>,
+    points: Vec<PointStatus>,
 }
 
-impl Seen {
-    pub(super) fn of(attached: &Attached) -> Self {
-        Self { points: attached.attacher.points(), counters: Some(Arc::clone(&attached.counters)) }
+impl CaptureReading {
+    fn of(attached: &Attached, pods: Option<&Pods>) -> Self {
+        let mut reading = Self::default();
+        if let Ok(counters) = attached.counters.snapshot() {
+            let labelled =
+                |counter: &KernelCounter| -> LabelledCount { (counter.label(), counters.of(*counter)) };
+            let (losses, others): (Vec<_>, Vec<_>) =
+                KernelCounter::ALL.iter().partition(|counter| counter.is_loss());
+            reading.losses = losses.into_iter().map(labelled).collect();
+            reading.others = others.into_iter().map(labelled).collect();
+        }
+        let points = attached.attacher.points().into_iter().map(|point| {
+            let pod = pods.and_then(|pods| pods.pod_at(&point.point));
+            let (place, is_pod) = (point.point.to_string(), pod.is_some());
+            PointStatus {
+                name: pod.map_or(place.clone(), |pod| format!("pod {pod}: {place}")),
+                attached: matches!(point.state, PointState::Attached(_)),
+                is_pod,
+            }
+        });
+        reading.points = points.collect();
+        reading
     }
 }
 
@@ -82,20 +104,17 @@ impl Sources {
         let _ = looked.await;
     }
 
-    /// Tells the pages, and those who look for pods, what became of capture points. To be called after each change.
+    /// Tells those who look for pods what became of capture points. To be called after each change.
     pub(super) fn look_at(&self, attached: &Attached) {
-        let seen = Seen::of(attached);
         if let Some(pods) = &self.pods {
-            pods.report(&seen.points);
+            pods.report(&attached.attacher.points());
         }
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 
     /// Ends the capture threads, which take what is in their rings, then detaches every kernel program. Blocks.
     pub(super) fn end_capture(&self) -> EndOfCapture {
         let outcome = self.engine.end();
         let attached = self.capture.lock().unwrap_or_else(PoisonError::into_inner).take();
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
         let counters = attached.map(|attached| Arc::clone(&attached.counters));
         let kernel_complete = counters.is_none_or(|counters| {
             counters.snapshot().is_ok_and(|now| losses::of(&now).all(|(_, count)| count == 0))
@@ -108,6 +127,7 @@ impl Sources {
             ledger: LedgerReading::of(&self.ledger),
             shadows: self.replayer.status(),
             config: self.config_status(),
+            parser_restarts: self.restarts,
             draining: self.shutdown.phase() != Phase::Running,
             pods: self.pods.as_ref().map(Pods::reading),
             ..Snapshot::default()
@@ -121,6 +141,7 @@ impl Sources {
                 ("passed_over_upgrade", reading.pipeline.passed_over_upgrade),
                 ("passed_over_unsupported_protocol", reading.pipeline.passed_over_unsupported_protocol),
                 ("requests_without_host", reading.pipeline.without_host),
+                ("verdicts_lost", reading.verdicts_lost),
             ]);
             snapshot.http2.extend(reading.http2.labelled());
             snapshot.http2_connections.extend([
@@ -135,31 +156,20 @@ impl Sources {
         snapshot
     }
 
+    /// As it was last time, while the attacher is at work: loading programs takes its time, and the pages do not wait.
     fn read_capture(&self, snapshot: &mut Snapshot) {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(counters) = &seen.counters else { return };
-        if let Ok(counters) = counters.snapshot() {
-            let labelled =
-                |counter: &KernelCounter| -> LabelledCount { (counter.label(), counters.of(*counter)) };
-            let (losses, others): (Vec<_>, Vec<_>) =
-                KernelCounter::ALL.iter().partition(|counter| counter.is_loss());
-            snapshot.kernel_losses = losses.into_iter().map(labelled).collect();
-            snapshot.kernel = others.into_iter().map(labelled).collect();
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let capture = match self.capture.try_lock() {
+            Ok(capture) => Some(capture),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if let Some(capture) = capture {
+            let reading = |attached| CaptureReading::of(attached, self.pods.as_ref());
+            *latest = capture.as_ref().map(reading).unwrap_or_default();
         }
-        snapshot.points = seen
-            .points
-            .iter()
-            .map(|point| {
-                let pod = self.pods.as_ref().and_then(|pods| pods.pod_at(&point.point));
-                PointStatus {
-                    name: pod
-                        .as_ref()
-                        .map_or_else(|| point.point.to_string(), |pod| format!("pod {pod}: {}", point.point)),
-                    attached: matches!(point.state, PointState::Attached(_)),
-                    is_pod: pod.is_some(),
-                }
-            })
-            .collect();
+        let CaptureReading { losses, others, points } = latest.clone();
+        (snapshot.kernel_losses, snapshot.kernel, snapshot.points) = (losses, others, points);
     }
 
     fn config_status(&self) -> ConfigStatus {

@@ -4,7 +4,7 @@ use super::pages::Sources;
 use super::pods::joined;
 use super::shard::Generation;
 use super::source::Source;
-use crate::capture::{Attacher, Trial};
+use crate::capture::{AttacherClient, Trial};
 use crate::config::{CaptureConfig, CapturePoint, Config};
 use crate::pipeline::View;
 use crate::replay;
@@ -115,7 +115,11 @@ impl Reloader {
 /// Attaches what is new, and takes it off again when not all of it can be: the same that keeps a daemon from
 /// starting keeps a configuration from being taken. `must`: the points of the configuration itself; those of pods come
 /// and go, and wait until they can be.
-fn try_out(attacher: &mut Attacher, wanted: &CaptureConfig, must: &[CapturePoint]) -> anyhow::Result<Trial> {
+fn try_out(
+    attacher: &mut AttacherClient,
+    wanted: &CaptureConfig,
+    must: &[CapturePoint],
+) -> anyhow::Result<Trial> {
     let trial = attacher.try_out(wanted)?;
     let failure = trial.failures().find(|(point, _)| must.contains(point));
     if let Some((point, why)) = failure {
@@ -125,7 +129,7 @@ fn try_out(attacher: &mut Attacher, wanted: &CaptureConfig, must: &[CapturePoint
     Ok(trial)
 }
 
-fn at_points(view: View, wanted: &CaptureConfig, attacher: &Attacher) -> View {
+fn at_points(view: View, wanted: &CaptureConfig, attacher: &AttacherClient) -> View {
     view.at_points(wanted, attacher.points().into_iter().map(|point| (point.number, point.point)))
 }
 

@@ -46,23 +46,18 @@ impl Outlet for LiveOutlet {
     }
 
     fn ignore(&mut self, flow: &FlowKey) {
-        // A verdict that can't be written costs copies, never correctness.
-        if let Err(error) = self.verdicts.ignore(flow) {
-            tracing::debug!(%error, "a verdict could not be written");
-        }
+        self.verdicts.ignore(flow);
     }
 
     fn copy_answers(&mut self, flow: &FlowKey, whole: bool) {
-        let written = if whole { self.verdicts.copy_answers(flow) } else { self.verdicts.capture(flow) };
-        if let Err(error) = written {
-            tracing::debug!(%error, "a verdict could not be written");
+        match whole {
+            true => self.verdicts.copy_answers(flow),
+            false => self.verdicts.capture(flow),
         }
     }
 
     fn pass_over(&mut self, flow: &FlowKey, up_to: SeqNumber) {
-        if let Err(error) = self.verdicts.pass_over(flow, up_to) {
-            tracing::debug!(%error, "a verdict could not be written");
-        }
+        self.verdicts.pass_over(flow, up_to);
     }
 }
 
@@ -120,8 +115,11 @@ impl Shard {
     }
 
     fn hand_over(&mut self) {
-        self.pipeline.outlet_mut().replay.flush();
-        self.stats.publish(&self.pipeline);
+        let outlet = self.pipeline.outlet_mut();
+        outlet.replay.flush();
+        outlet.verdicts.flush();
+        let verdicts_lost = outlet.verdicts.lost();
+        self.stats.publish(&self.pipeline, verdicts_lost);
     }
 
     fn wait_for(&self) -> Option<Duration> {

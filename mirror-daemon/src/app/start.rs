@@ -1,7 +1,7 @@
 //! What `run` and `tap` do alike before they capture.
 
 use super::Failure;
-use crate::capture::{Attacher, PointState};
+use crate::capture::{AttacherClient, PointState};
 use crate::flow::HashSeed;
 use anyhow::anyhow;
 
@@ -9,7 +9,7 @@ use anyhow::anyhow;
 pub(super) const RECORDS_PER_LOOK: usize = 4096;
 
 /// At the start a capture point that can't be attached is a fault of the configuration: nothing stays attached.
-pub(super) fn refuse_missing_points(attacher: &Attacher) -> Result<(), Failure> {
+pub(super) fn refuse_missing_points(attacher: &AttacherClient) -> Result<(), Failure> {
     for point in attacher.points() {
         if let PointState::Failed(why) = point.state {
             return Err(Failure::usage(anyhow!("{} can't be captured: {why}", point.point)));

@@ -68,6 +68,8 @@ pub(super) struct ShardReading {
     pub(super) http2: H2Counters,
     pub(super) flows_open: usize,
     pub(super) held_bytes: usize,
+    /// Verdicts that found no room on their way to the attacher.
+    pub(super) verdicts_lost: u64,
 }
 
 impl ShardStats {
@@ -75,13 +77,14 @@ impl ShardStats {
         Self { heartbeat: Heartbeat::new(now), segments: SegmentCounts::default(), reading: Mutex::default() }
     }
 
-    pub(super) fn publish<O: Outlet>(&self, pipeline: &Pipeline<O>) {
+    pub(super) fn publish<O: Outlet>(&self, pipeline: &Pipeline<O>, verdicts_lost: u64) {
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         reading.flow.clone_from(pipeline.flow_counters());
         reading.pipeline = pipeline.counters();
         reading.http2.clone_from(pipeline.http2_counters());
         reading.flows_open = pipeline.flows_open();
         reading.held_bytes = pipeline.held_bytes();
+        reading.verdicts_lost = verdicts_lost;
     }
 
     pub(super) fn reading(&self) -> ShardReading {

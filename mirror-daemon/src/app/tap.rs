@@ -3,53 +3,60 @@
 use super::start::RECORDS_PER_LOOK;
 use super::{Failure, start};
 use crate::capture::pcap::PcapSource;
-use crate::capture::{self, Capture, VerdictWriter};
+use crate::capture::{self, AttacherLink, Capture, TestKnobs, VerdictWriter};
 use crate::cli::TapArgs;
 use crate::config::{CaptureConfig, CapturePoint, Leg};
 use crate::drain::{Phase, Shutdown, Signals};
-use crate::flow::{Answers, FlowEvent, FlowKey, FlowTable, Segment, Timestamp};
+use crate::flow::{Answers, FlowEvent, FlowKey, FlowTable, Segment, Timestamp, Wakes};
 use crate::http::{HttpEvent, HttpFlow, HttpOptions};
+use crate::privilege;
 use crate::rule;
 use crate::tap::{Outcome, TapBook, TapFormat, TapWriter};
 use anyhow::Context;
 use std::io::{self, StdoutLock};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 /// How long an idle tap sleeps before it looks whether it is to end, or says again that it lives.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 
-/// Runs until the file's end, the wanted count, a signal, or a reader that has gone.
-pub(super) fn run(args: &TapArgs) -> Result<(), Failure> {
+/// Reads a capture file, to its end, the wanted count, or a reader of the output that has gone.
+pub(super) fn run_file(args: &TapArgs, path: &Path) -> Result<(), Failure> {
     let mut tap = Tap::new(args)?;
-    match &args.pcap {
-        Some(path) => {
-            let leg = Leg::from(args.leg);
-            let mut source = PcapSource::open(path, leg, &args.ports).map_err(Failure::usage)?;
-            while !tap.is_done() {
-                match source.next(&mut |segment| tap.handle_segment(segment)) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tap.finish()?;
-                        return Err(Failure::running(error));
-                    }
-                }
+    let mut source = PcapSource::open(path, Leg::from(args.leg), &args.ports).map_err(Failure::usage)?;
+    while !tap.is_done() {
+        match source.next(&mut |segment| tap.handle_segment(segment)) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                tap.finish()?;
+                return Err(Failure::running(error));
             }
         }
-        None => run_live(args, &mut tap)?,
     }
     tap.finish()
 }
 
-fn run_live(args: &TapArgs, tap: &mut Tap) -> Result<(), Failure> {
+/// Captures until the wanted count, a signal, or a reader of the output that has gone.
+pub(super) fn run_live(args: &TapArgs, mut link: AttacherLink) -> Result<(), Failure> {
+    let mut tap = Tap::new(args)?;
+    let (config, orders) = (capture_config(args), link.take_orders());
+    let prepared = link.prepare(&config, TestKnobs::default()).map_err(Failure::usage)?;
+    privilege::give_up().map_err(Failure::running)?;
     let shutdown = Shutdown::new();
-    obey_signals(shutdown.clone())?;
-    let Capture { attacher, mut readers, control, mut live, verdicts, .. } =
-        capture::open(&capture_config(args)).map_err(Failure::usage)?;
-    start::refuse_missing_points(&attacher)?;
-    eprintln!("mirror-daemon: {}; Ctrl-C ends", capturing(&capture_config(args)));
+    obey(orders, shutdown.clone())?;
+    let capture = prepared.attach(&config).map_err(Failure::usage)?;
+    start::refuse_missing_points(&capture.attacher)?;
+    eprintln!("mirror-daemon: {}; Ctrl-C ends", capturing(&config));
+    read_rings(capture, &mut tap, &shutdown)?;
+    tap.finish()
+}
+
+fn read_rings(capture: Capture, tap: &mut Tap, shutdown: &Shutdown) -> Result<(), Failure> {
+    let Capture { attacher: _attached, mut readers, control, mut live, verdicts, .. } = capture;
     drop(control);
     tap.printer.verdicts = verdicts.into_iter().next();
     tap.clock_offset_ns = unix_now_ns().saturating_sub(capture::now().0);
@@ -58,21 +65,22 @@ fn run_live(args: &TapArgs, tap: &mut Tap) -> Result<(), Failure> {
         for reader in &mut readers {
             reader.wait(Some(LONGEST_WAIT)).map_err(Failure::running)?;
             reader.drain(RECORDS_PER_LOOK, |segment| tap.handle_segment(&segment));
+            tap.printer.verdicts.iter_mut().for_each(VerdictWriter::flush);
         }
         tap.handle_timeout(capture::now());
     }
     Ok(())
 }
 
-/// The daemon's signals, on a thread of their own: a tap has no runtime.
-fn obey_signals(shutdown: Shutdown) -> Result<(), Failure> {
+/// Obeys orders on a thread of their own: a tap has no runtime.
+fn obey(orders: Option<OwnedFd>, shutdown: Shutdown) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("signals can't be handled")
         .map_err(Failure::Running)?;
     let entered = runtime.enter();
-    let signals = Signals::install().context("signals can't be handled").map_err(Failure::Running)?;
+    let signals = Signals::of(orders).context("signals can't be handled").map_err(Failure::Running)?;
     drop(entered);
     std::thread::spawn(move || {
         let (reload_tx, _reload_rx) = mpsc::channel(1);
@@ -111,10 +119,11 @@ fn capturing(config: &CaptureConfig) -> String {
 #[derive(Debug, Default)]
 struct Connection {
     http: Option<HttpFlow>,
-    book: Option<TapBook>,
     client: Option<IpAddr>,
     /// Capture was asked to copy answers whole.
     has_whole_answers: bool,
+    /// When the decoder is woken next; it may have found out since that it need not be.
+    timeout: Option<Timestamp>,
 }
 
 struct Tap {
@@ -133,9 +142,10 @@ struct Seen {
 
 struct Printer {
     seen: Seen,
+    /// The decoders that hold something back.
+    wakes: Wakes,
+    book: TapBook,
     writer: TapWriter<StdoutLock<'static>>,
-    with_headers: bool,
-    with_starts: bool,
     left: u64,
     failed: Option<io::Error>,
     /// `None` where a file is read, which has what it has.
@@ -147,9 +157,9 @@ impl Tap {
         let format = if args.json { TapFormat::Json } else { TapFormat::Lines };
         let printer = Printer {
             seen: Seen::default(),
+            wakes: Wakes::default(),
+            book: TapBook::new(args.headers).with_starts(args.live),
             writer: TapWriter::new(io::stdout().lock(), format).with_numbers(args.live),
-            with_headers: args.headers,
-            with_starts: args.live,
             left: args.count.unwrap_or(u64::MAX),
             failed: None,
             verdicts: None,
@@ -174,13 +184,17 @@ impl Tap {
     }
 
     fn handle_timeout(&mut self, now: Timestamp) {
-        if self.flows.next_timeout().is_none_or(|due| due > now) {
-            return;
-        }
         let (printer, at_unix_ns) = (&mut self.printer, now.0.saturating_add(self.clock_offset_ns));
-        self.flows.handle_timeout(now, &mut |key, connection, event| {
-            printer.handle_flow(key, connection, &event, at_unix_ns);
-        });
+        if self.flows.next_timeout().is_some_and(|due| due <= now) {
+            self.flows.handle_timeout(now, &mut |key, connection, event| {
+                printer.handle_flow(key, connection, &event, at_unix_ns);
+            });
+        }
+        while let Some(key) = printer.wakes.take_due(now) {
+            if let Some(connection) = self.flows.state_mut(&key) {
+                printer.handle_http_timeout(&key, connection, now, at_unix_ns);
+            }
+        }
     }
 
     fn finish(mut self) -> Result<(), Failure> {
@@ -191,6 +205,12 @@ impl Tap {
         eprintln!(
             "mirror-daemon: {segments} segments, {connections} connections and {requests} requests were seen"
         );
+        let not_shown = self.printer.book.not_shown();
+        if not_shown > 0 {
+            eprintln!(
+                "mirror-daemon: {not_shown} more requests are not shown, for too many were under way at once"
+            );
+        }
         match self.printer.failed.or(flushed.err()) {
             // Whoever read us has seen enough.
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -209,33 +229,65 @@ impl Printer {
         event: &FlowEvent<'_>,
         at_unix_ns: u64,
     ) {
-        let Connection { http, book, client, has_whole_answers } = connection;
-        let seen = &mut self.seen;
+        let Connection { http, client, timeout, .. } = connection;
         let http = http.get_or_insert_with(|| {
-            seen.connections = seen.connections.saturating_add(1);
+            self.seen.connections = self.seen.connections.saturating_add(1);
             HttpFlow::new(HttpOptions { proxy_protocol: true, ..HttpOptions::default() })
         });
-        let book = book.get_or_insert_with(|| TapBook::new(self.with_headers).with_starts(self.with_starts));
-        http.handle_event(event, &mut |event| {
-            if let HttpEvent::Client { ip } = &event {
-                *client = Some(*ip);
-            }
-            let client_ip = client.unwrap_or_else(|| rule::ip_of(&key.remote_addr));
-            let Some(record) = book.handle_event(key, client_ip, at_unix_ns, &event) else { return };
-            let ended = u64::from(record.outcome != Outcome::Started);
-            seen.requests = seen.requests.saturating_add(ended);
-            if self.left > 0 && self.failed.is_none() {
-                self.left = self.left.saturating_sub(ended);
-                self.failed = self.writer.write(&record).err();
-            }
-        });
+        http.handle_event(event, &mut |event| self.handle_http(key, client, &event, at_unix_ns));
+        if timeout.is_none() {
+            *timeout = http.next_timeout();
+            self.wakes.add(key, *timeout);
+        }
+        self.follow_wants(key, connection);
+    }
+
+    fn handle_http_timeout(
+        &mut self,
+        key: &FlowKey,
+        connection: &mut Connection,
+        now: Timestamp,
+        at_unix_ns: u64,
+    ) {
+        let Connection { http: Some(http), client, timeout, .. } = connection else { return };
+        http.handle_timeout(now, &mut |event| self.handle_http(key, client, &event, at_unix_ns));
+        *timeout = http.next_timeout();
+        self.wakes.add(key, *timeout);
+        self.follow_wants(key, connection);
+    }
+
+    fn handle_http(
+        &mut self,
+        key: &FlowKey,
+        client: &mut Option<IpAddr>,
+        event: &HttpEvent<'_>,
+        at_unix_ns: u64,
+    ) {
+        if let HttpEvent::Client { ip } = event {
+            *client = Some(*ip);
+        }
+        let client_ip = client.unwrap_or_else(|| rule::ip_of(&key.remote_addr));
+        let Some(record) = self.book.handle_event(key, client_ip, at_unix_ns, event) else { return };
+        let ended = u64::from(record.outcome != Outcome::Started);
+        self.seen.requests = self.seen.requests.saturating_add(ended);
+        if self.left > 0 && self.failed.is_none() {
+            self.left = self.left.saturating_sub(ended);
+            self.failed = self.writer.write(&record).err();
+        }
+    }
+
+    /// Has capture copy as much of the answers as the decoder needs.
+    fn follow_wants(&mut self, key: &FlowKey, connection: &mut Connection) {
+        let Connection { http: Some(http), has_whole_answers, .. } = connection else { return };
         let wants = http.wants_whole_answers();
         if *has_whole_answers != wants
             && let Some(verdicts) = &mut self.verdicts
         {
             *has_whole_answers = wants;
-            // A verdict that can't be written costs the proof of this connection's requests, and no more.
-            let _ = if wants { verdicts.copy_answers(key) } else { verdicts.capture(key) };
+            match wants {
+                true => verdicts.copy_answers(key),
+                false => verdicts.capture(key),
+            }
         }
     }
 }

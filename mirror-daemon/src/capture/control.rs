@@ -86,7 +86,7 @@ impl ControlReader {
     /// # Errors
     /// When the kernel refuses to wait.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<(), CaptureError> {
-        sleep_until_readable(&self.ring.0, &self.waker, timeout)
+        sleep_until_readable(&self.ring.0, &self.waker, timeout).map(drop)
     }
 }
 

@@ -17,8 +17,8 @@ pub enum CaptureError {
         "this binary was built without its kernel programs, for those that were there are of other sources: run `cargo xtask build-ebpf`, then build it again"
     )]
     Stale,
-    /// The kernel has no ring buffers.
-    #[error("the kernel is {release}, and BPF ring buffers came with 5.8: run it on 5.15 or later")]
+    /// The kernel has no ring buffers (5.8), or no storage of cgroups that programs share (5.9).
+    #[error("the kernel is {release}, which lacks what capturing needs: run it on 5.15 or later")]
     KernelTooOld {
         /// What `uname -r` says.
         release: String,
@@ -128,11 +128,23 @@ pub enum CaptureError {
         /// How they belong together, in words.
         why: &'static str,
     },
-    /// More capture points than there are programs.
+    /// More capture points than there is room for.
     #[error("more than {limit} capture points")]
     TooManyPoints {
         /// `mirror_common::MAX_CAPTURE_POINTS`.
         limit: usize,
+    },
+    /// More capture points that are interfaces than there are entry points for them.
+    #[error("more than {limit} capture points are interfaces: capture at cgroups instead")]
+    TooManyInterfaces {
+        /// `mirror_common::MAX_INTERFACE_POINTS`.
+        limit: usize,
+    },
+    /// The attacher could not do what it was asked.
+    #[error("{words}")]
+    Attacher {
+        /// Its error with its causes, in words.
+        words: String,
     },
     /// A system call of the reading part failed.
     #[error("cannot {what}")]
@@ -153,6 +165,12 @@ pub(crate) const NETNS_CAPABILITIES: &str = "CAP_SYS_ADMIN (and CAP_SYS_PTRACE f
 impl CaptureError {
     pub(crate) fn map(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
         move |source| Self::Map { name, source: Box::new(source) }
+    }
+
+    /// The attacher did not answer in time: it is stopped, and goes on perhaps.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::TimedOut)
     }
 
     pub(crate) fn program(program: &str, source: aya::programs::ProgramError) -> Self {

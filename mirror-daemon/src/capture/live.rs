@@ -1,35 +1,36 @@
 //! The heartbeat and the shed level.
 
 use super::error::CaptureError;
+use super::line::Line;
+use super::seam::Note;
 use crate::flow::Timestamp;
 use aya::maps::{Array, MapData};
 use mirror_common::{Live, SHED_LEVELS};
 use rustix::time::{ClockId, clock_gettime};
+use std::time::Duration;
+
+/// How long a beat is waited for: so long that whoever does not answer is stopped, and not slow.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The kernel programs do nothing once the last beat is [`mirror_common::HEARTBEAT_STALE_NS`] old.
+#[derive(Debug)]
 pub struct LiveWriter {
-    map: Array<MapData, Live>,
+    line: Line,
     shed_level: u32,
 }
 
-impl std::fmt::Debug for LiveWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LiveWriter").finish_non_exhaustive()
-    }
-}
-
 impl LiveWriter {
-    pub(crate) const fn new(map: Array<MapData, Live>) -> Self {
-        Self { map, shed_level: 0 }
+    pub(super) const fn new(line: Line) -> Self {
+        Self { line, shed_level: 0 }
     }
 
     /// Says that the daemon lives. To be called at 2 Hz.
     ///
     /// # Errors
-    /// When the map cannot be written.
+    /// When the map cannot be written; [`CaptureError::is_late`] when the attacher is stopped.
     pub fn beat(&mut self) -> Result<(), CaptureError> {
-        let live = Live { heartbeat_ns: now().0, shed_level: self.shed_level, padding: 0 };
-        self.map.set(0, live, 0).map_err(CaptureError::map("LIVE"))
+        let shed_level = self.shed_level;
+        self.line.ask(PATIENCE, |number| Note::Beat { number, shed_level }).map(drop)
     }
 
     /// How many of [`mirror_common::SHED_LEVELS`] parts of all flows are left out from the next beat on.
@@ -42,7 +43,26 @@ impl LiveWriter {
     /// # Errors
     /// When the map cannot be written.
     pub fn stop(&mut self) -> Result<(), CaptureError> {
-        self.map.set(0, Live::default(), 0).map_err(CaptureError::map("LIVE"))
+        self.line.ask(PATIENCE, |number| Note::Stop { number }).map(drop)
+    }
+}
+
+/// The map, in the attacher's hands.
+pub(super) struct LiveMap(pub(super) Array<MapData, Live>);
+
+impl LiveMap {
+    /// By the attacher's own clock: no parser can feign life for longer than a beat.
+    pub(super) fn beat(&mut self, shed_level: u32) -> Result<(), CaptureError> {
+        let shed_level = shed_level.min(SHED_LEVELS);
+        self.write(Live { heartbeat_ns: now().0, shed_level, padding: 0 })
+    }
+
+    pub(super) fn stop(&mut self) -> Result<(), CaptureError> {
+        self.write(Live::default())
+    }
+
+    fn write(&mut self, live: Live) -> Result<(), CaptureError> {
+        self.0.set(0, live, 0).map_err(CaptureError::map("LIVE"))
     }
 }
 

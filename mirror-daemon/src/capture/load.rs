@@ -2,16 +2,18 @@
 
 use super::attach::Attacher;
 use super::control::ControlReader;
-use super::counters::CounterReader;
+use super::counters::{CounterMaps, CounterReader};
 use super::error::CaptureError;
-use super::live::LiveWriter;
+use super::live::{LiveMap, LiveWriter};
 use super::reader::RingReader;
-use super::verdict::VerdictWriter;
+use super::seam::{AttacherClient, AttacherLink, DeskMaps};
+use super::verdict::{VerdictMap, VerdictWriter};
 use crate::config::{CaptureConfig, Leg};
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::{Map, MapData};
 use aya::{Ebpf, EbpfLoader};
 use mirror_common::{KernelSettings, LegCode, MAX_EXCLUDED, MAX_PIECE_BYTES, MAX_PORTS, MAX_SHARDS};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 /// The kernel programs, or nothing when they were not built before this crate was, or of other sources.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
@@ -30,8 +32,8 @@ const MOST_FLOW_ENTRIES: usize = 32_768;
 /// Everything that capturing needs, ready to be handed to its threads.
 #[derive(Debug)]
 pub struct Capture {
-    /// Owns programs and links; dropping it detaches everything.
-    pub attacher: Attacher,
+    /// Has programs and links attached and detached; dropping it detaches everything.
+    pub attacher: AttacherClient,
     /// One per shard, in their order.
     pub readers: Vec<RingReader>,
     /// Reads opens, closes and loss marks.
@@ -58,8 +60,8 @@ pub fn unbuilt() -> Option<CaptureError> {
     OBJECT.is_empty().then_some(reason)
 }
 
-/// Loads the kernel programs and attaches them to the configured capture points. A point that cannot be
-/// attached is no error here: see [`Attacher::points`].
+/// Loads the kernel programs and attaches them to the configured capture points, with the privileges of this thread. A
+/// point that cannot be attached is no error here: see [`AttacherClient::points`].
 ///
 /// # Errors
 /// When nothing can be captured at all: no kernel programs in this binary, a kernel too old, no privilege.
@@ -72,33 +74,44 @@ pub fn open(config: &CaptureConfig) -> Result<Capture, CaptureError> {
 /// # Errors
 /// As [`open`].
 pub fn open_with(config: &CaptureConfig, knobs: TestKnobs) -> Result<Capture, CaptureError> {
-    if let Some(reason) = unbuilt() {
-        return Err(reason);
+    AttacherLink::to_thread()?.prepare(config, knobs)?.attach(config)
+}
+
+/// What an attacher holds before anything is attached.
+pub(super) struct Loaded {
+    pub(super) attacher: Attacher,
+    /// The data rings, in their order.
+    pub(super) rings: Vec<OwnedFd>,
+    pub(super) control: OwnedFd,
+    pub(super) maps: DeskMaps,
+}
+
+impl Loaded {
+    /// Makes the maps.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub(super) fn new(config: &CaptureConfig, knobs: TestKnobs) -> Result<Self, CaptureError> {
+        if let Some(reason) = unbuilt() {
+            return Err(reason);
+        }
+        refuse_old_kernel()?;
+        let ebpf = load_object(config)?;
+        let names = RING_NAMES.into_iter().take(shards(config) as usize);
+        let rings = names.map(|name| descriptor(&ebpf, name)).collect::<Result<_, _>>()?;
+        let control = descriptor(&ebpf, "CONTROL")?;
+        let maps = DeskMaps {
+            states: map(&ebpf, "READERS")?.try_into().map_err(CaptureError::map("READERS"))?,
+            verdicts: VerdictMap(map(&ebpf, "VERDICTS")?.try_into().map_err(CaptureError::map("VERDICTS"))?),
+            live: LiveMap(map(&ebpf, "LIVE")?.try_into().map_err(CaptureError::map("LIVE"))?),
+            counters: CounterMaps {
+                counters: map(&ebpf, "COUNTERS")?.try_into().map_err(CaptureError::map("COUNTERS"))?,
+                reasons: map(&ebpf, "REASONS")?.try_into().map_err(CaptureError::map("REASONS"))?,
+            },
+            has_captured: Arc::default(),
+        };
+        Ok(Self { attacher: Attacher::new(ebpf, knobs)?, rings, control, maps })
     }
-    refuse_old_kernel()?;
-    let ebpf = load_object(config)?;
-    let mut readers = Vec::new();
-    let mut verdicts = Vec::new();
-    for (shard, name) in (0..shards(config)).zip(RING_NAMES) {
-        let states = map(&ebpf, "READERS")?.try_into().map_err(CaptureError::map("READERS"))?;
-        readers.push(RingReader::new(ring(&ebpf, name)?, shard, states, config.tick)?);
-        let verdict_map = map(&ebpf, "VERDICTS")?.try_into().map_err(CaptureError::map("VERDICTS"))?;
-        verdicts.push(VerdictWriter::new(verdict_map));
-    }
-    let control = ControlReader::new(ring(&ebpf, "CONTROL")?)?;
-    let counters = map(&ebpf, "COUNTERS")?.try_into().map_err(CaptureError::map("COUNTERS"))?;
-    let reasons = map(&ebpf, "REASONS")?.try_into().map_err(CaptureError::map("REASONS"))?;
-    let live = map(&ebpf, "LIVE")?.try_into().map_err(CaptureError::map("LIVE"))?;
-    let mut attacher = Attacher::new(ebpf, knobs)?;
-    attacher.apply(config)?;
-    Ok(Capture {
-        attacher,
-        readers,
-        control,
-        counters: CounterReader::new(counters, reasons),
-        live: LiveWriter::new(live),
-        verdicts,
-    })
 }
 
 /// The kernel's view of the configuration.
@@ -127,21 +140,34 @@ pub(crate) fn kernel_settings(config: &CaptureConfig, knobs: TestKnobs) -> Kerne
 /// A handle of our own on a map. The object keeps its handle: programs that are loaded later refer to maps by
 /// the object's descriptors.
 pub(crate) fn map(ebpf: &Ebpf, name: &'static str) -> Result<Map, CaptureError> {
+    let (wrap, _) = named(ebpf, name)?;
+    MapData::from_fd(descriptor(ebpf, name)?).map(wrap).map_err(CaptureError::map(name))
+}
+
+/// A descriptor of our own of a map.
+fn descriptor(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, CaptureError> {
+    let (_, data) = named(ebpf, name)?;
+    data.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| CaptureError::Io { what: "duplicate a map's descriptor", source })
+}
+
+type Wrap = fn(MapData) -> Map;
+
+fn named<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<(Wrap, &'a MapData), CaptureError> {
     let missing = || CaptureError::Missing { kind: "map", name: name.to_owned() };
-    let (wrap, data): (fn(MapData) -> Map, &MapData) = match ebpf.map(name).ok_or_else(missing)? {
+    Ok(match ebpf.map(name).ok_or_else(missing)? {
         Map::Array(data) => (Map::Array, data),
         Map::HashMap(data) => (Map::HashMap, data),
         Map::LruHashMap(data) => (Map::LruHashMap, data),
         Map::PerCpuArray(data) => (Map::PerCpuArray, data),
         Map::RingBuf(data) => (Map::RingBuf, data),
+        Map::ProgramArray(data) => (Map::ProgramArray, data),
+        // Its system calls are those of a hash map; aya's own type knows the key only as it was before 5.9.
+        Map::CgroupStorage(data) => (Map::HashMap, data),
         _ => return Err(missing()),
-    };
-    let fd = data
-        .fd()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|source| CaptureError::Io { what: "duplicate a map's descriptor", source })?;
-    MapData::from_fd(fd).map(wrap).map_err(CaptureError::map(name))
+    })
 }
 
 fn load_object(config: &CaptureConfig) -> Result<Ebpf, CaptureError> {
@@ -160,10 +186,6 @@ fn load_object(config: &CaptureConfig) -> Result<Ebpf, CaptureError> {
     loader.load(OBJECT).map_err(CaptureError::load)
 }
 
-fn ring(ebpf: &Ebpf, name: &'static str) -> Result<RingBuf<MapData>, CaptureError> {
-    map(ebpf, name)?.try_into().map_err(CaptureError::map(name))
-}
-
 fn shards(config: &CaptureConfig) -> u32 {
     config.shards.clamp(1, count(MAX_SHARDS))
 }
@@ -178,12 +200,13 @@ fn count(items: usize) -> u32 {
     u32::try_from(items).unwrap_or(u32::MAX)
 }
 
-/// Ring buffers came with 5.8; without this check the kernel would only say "invalid argument".
+/// Ring buffers came with 5.8, storage of cgroups that programs share with 5.9; without this check the kernel would
+/// only say "invalid argument".
 fn refuse_old_kernel() -> Result<(), CaptureError> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(0));
-    if version < (5, 8) {
+    if version < (5, 9) {
         return Err(CaptureError::KernelTooOld { release });
     }
     Ok(())

@@ -1,11 +1,14 @@
 //! Work in another network namespace, on a thread of its own.
 
 use super::error::{CaptureError, NETNS_CAPABILITIES};
+use super::place::open_namespace;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+
+/// The network namespace of the calling thread; others may be elsewhere for a moment.
+pub(crate) const OF_THIS_THREAD: &str = "/proc/thread-self/ns/net";
 
 /// Runs `work` in the namespace at `path`, or here when `path` is `None`. The calling thread stays where it is.
 ///
@@ -26,7 +29,7 @@ pub(crate) fn within<T: Send>(
         }
         CaptureError::Netns { path: path.to_owned(), source }
     };
-    let namespace = File::open(path).map_err(refused)?;
+    let namespace = open_namespace(path).map_err(refused)?;
     std::thread::scope(|scope| {
         let worker = scope.spawn(move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))

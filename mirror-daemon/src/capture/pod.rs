@@ -7,6 +7,7 @@
 use super::error::CaptureError;
 use super::netlink::{Rtnetlink, interface_index};
 use super::netns;
+use super::place;
 use crate::config::CapturePoint;
 use std::fs::{self, File};
 use std::net::IpAddr;
@@ -71,6 +72,8 @@ fn by_address(
 
 /// The namespace of a process in the cgroup.
 fn by_process(cgroup: &Path) -> Option<PathBuf> {
+    // The path comes from the parser: nothing else is read by it.
+    place::open_cgroup(cgroup).ok()?;
     let mut pids = Vec::new();
     collect_processes(cgroup, MAX_DEPTH, &mut pids);
     pids.iter().map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net"))).find(|path| is_foreign(path))

@@ -4,9 +4,11 @@ mod tick;
 
 use super::control::direction;
 use super::error::CaptureError;
+use super::line::Line;
+use super::seam::Note;
 use crate::flow::{Segment, SeqNumber, TcpFlags, Timestamp};
-use aya::maps::{Array, MapData, RingBuf};
-use mirror_common::{ReaderState, RecordFlags, RecordHeader};
+use aya::maps::{MapData, RingBuf};
+use mirror_common::{RecordFlags, RecordHeader};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -33,13 +35,34 @@ pub struct Drained {
 pub struct RingReader {
     ring: RingBuf<MapData>,
     shard: u32,
-    states: Array<MapData, ReaderState>,
+    /// To the attacher, which tells the kernel when this reader sleeps.
+    line: Arc<Line>,
+    sleep: Sleep,
     epoll: OwnedFd,
     waker: Waker,
     tick: Tick,
     last_record: Instant,
     malformed: u64,
 }
+
+/// Whether the kernel knows that it has to wake this reader.
+///
+/// ```text
+/// Awake ──idle: note to the attacher──▶ Asked ──its answer──▶ Granted ──the ring is readable──▶ Awake
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sleep {
+    Awake,
+    /// By the note of this number. Until the answer comes the reader ticks on.
+    Asked(u32),
+    /// The kernel wakes it with the next record, and forgets it then.
+    Granted,
+}
+
+/// Which descriptor of the epoll set is ready.
+const RING: u64 = 0;
+const WAKER: u64 = 1;
+const LINE: u64 = 2;
 
 impl std::fmt::Debug for RingReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -48,10 +71,10 @@ impl std::fmt::Debug for RingReader {
 }
 
 impl RingReader {
-    pub(crate) fn new(
+    pub(super) fn new(
         ring: RingBuf<MapData>,
         shard: u32,
-        states: Array<MapData, ReaderState>,
+        line: Arc<Line>,
         tick: Duration,
     ) -> Result<Self, CaptureError> {
         let refused = |errno: rustix::io::Errno| CaptureError::Io { what: "use epoll", source: errno.into() };
@@ -60,11 +83,21 @@ impl RingReader {
         // Edge-triggered: waiting data alone, which the kernel put there without a wake-up, does not end the
         // tick; a forced wake-up does.
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&epoll, &ring, epoll::EventData::new_u64(0), edge).map_err(refused)?;
-        epoll::add(&epoll, &*waker.0, epoll::EventData::new_u64(1), epoll::EventFlags::IN)
-            .map_err(refused)?;
-        let tick = Tick::new(tick);
-        Ok(Self { ring, shard, states, epoll, waker, tick, last_record: Instant::now(), malformed: 0 })
+        let always = epoll::EventFlags::IN;
+        epoll::add(&epoll, &ring, epoll::EventData::new_u64(RING), edge).map_err(refused)?;
+        epoll::add(&epoll, &*waker.0, epoll::EventData::new_u64(WAKER), always).map_err(refused)?;
+        epoll::add(&epoll, &*line, epoll::EventData::new_u64(LINE), edge).map_err(refused)?;
+        Ok(Self {
+            ring,
+            shard,
+            line,
+            sleep: Sleep::Awake,
+            epoll,
+            waker,
+            tick: Tick::new(tick),
+            last_record: Instant::now(),
+            malformed: 0,
+        })
     }
 
     /// Which data ring this is.
@@ -111,25 +144,45 @@ impl RingReader {
     /// When the kernel refuses to wait.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<(), CaptureError> {
         if self.last_record.elapsed() < IDLE_AFTER {
-            let tick = self.tick.length();
-            return self.wait_tick(timeout.map_or(tick, |timeout| timeout.min(tick)));
+            self.sleep = Sleep::Awake;
+        } else if self.is_sleep_granted() {
+            return self.sleep(timeout.map_or(LONGEST_SLEEP, |timeout| timeout.min(LONGEST_SLEEP)));
         }
-        let asleep = ReaderState { sleeping: 1, ..ReaderState::default() };
-        self.states.set(self.shard, asleep, 0).map_err(CaptureError::map("READERS"))?;
+        let tick = self.tick.length();
+        self.wait_tick(timeout.map_or(tick, |timeout| timeout.min(tick)))
+    }
+
+    /// Asks for a wake-up where that was not done yet. Never waits for the attacher: without it, the reader ticks.
+    fn is_sleep_granted(&mut self) -> bool {
+        self.sleep = match self.sleep {
+            Sleep::Awake => {
+                let asked = self.line.ask_for(|number| Note::Asleep { number });
+                asked.map_or(Sleep::Awake, Sleep::Asked)
+            }
+            Sleep::Asked(number) if self.line.is_answered(number) => Sleep::Granted,
+            sleep => sleep,
+        };
+        self.sleep == Sleep::Granted
+    }
+
+    fn sleep(&mut self, longest: Duration) -> Result<(), CaptureError> {
         // `poll` looks again for records, reserved ones included, behind the flag: none can slip between.
-        let longest = timeout.map_or(LONGEST_SLEEP, |timeout| timeout.min(LONGEST_SLEEP));
-        sleep_until_readable(&self.ring, &self.waker, Some(longest))
+        if sleep_until_readable(&self.ring, &self.waker, Some(longest))? {
+            self.sleep = Sleep::Awake;
+        }
+        Ok(())
     }
 
     fn wait_tick(&self, tick: Duration) -> Result<(), CaptureError> {
-        let mut events =
-            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
+        let nothing =
+            epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(RING) };
+        let mut events = [nothing; 3];
         let ready = match epoll::wait(&self.epoll, &mut events, Some(&timespec(tick))) {
             Ok(ready) => ready,
             Err(rustix::io::Errno::INTR) => 0,
             Err(errno) => return Err(CaptureError::Io { what: "wait for a ring", source: errno.into() }),
         };
-        if events.iter().take(ready).any(|event| event.data.u64() == 1) {
+        if events.iter().take(ready).any(|event| event.data.u64() == WAKER) {
             self.waker.clear();
         }
         Ok(())
@@ -158,12 +211,12 @@ impl Waker {
     }
 }
 
-/// Sleeps until `source` is readable, `waker` was used or `timeout` is over.
+/// Sleeps until `source` is readable, `waker` was used or `timeout` is over. Whether `source` is readable.
 pub(crate) fn sleep_until_readable(
     source: &impl AsFd,
     waker: &Waker,
     timeout: Option<Duration>,
-) -> Result<(), CaptureError> {
+) -> Result<bool, CaptureError> {
     let mut fds = [PollFd::new(source, PollFlags::IN), PollFd::new(&*waker.0, PollFlags::IN)];
     match poll(&mut fds, timeout.map(timespec).as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -172,7 +225,7 @@ pub(crate) fn sleep_until_readable(
     if fds.last().is_some_and(|fd| !fd.revents().is_empty()) {
         waker.clear();
     }
-    Ok(())
+    Ok(fds.first().is_some_and(|fd| !fd.revents().is_empty()))
 }
 
 /// The segment in one record; `None` when the record is shorter than it says.

@@ -3,6 +3,7 @@
 use crate::http::h2::H2Options;
 use crate::kube::LabelSelector;
 use crate::rule::Rules;
+use serde::{Deserialize, Serialize};
 
 pub use crate::flow::FlowLimits;
 use std::fmt;
@@ -69,7 +70,7 @@ pub const DEFAULT_LOOP_MARK: &str = "x-mirrored-by";
 pub struct ShadowId(pub u16);
 
 /// Which connections of the gateway are captured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Leg {
     /// Those it accepts: `ports` are the gateway's own.
     Downstream,
@@ -78,7 +79,7 @@ pub enum Leg {
 }
 
 /// How a TC program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TcMode {
     /// TCX where the kernel has it (6.6), else clsact.
     Auto,
@@ -163,7 +164,7 @@ pub struct PointGateways {
 }
 
 /// One place where programs are attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CapturePoint {
     /// TC programs on an interface.
     Interface {

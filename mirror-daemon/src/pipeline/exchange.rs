@@ -239,6 +239,11 @@ impl Exchange {
         self.body = BytesMut::new();
     }
 
+    /// Whether some copy waits for the end of the body.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.copies.iter().any(|copy| matches!(copy.state, CopyState::Waiting { .. }))
+    }
+
     /// Gives up what the copies hold, whether held or not.
     pub(super) fn refuse(&mut self, reason: DropReason) {
         match self.held {

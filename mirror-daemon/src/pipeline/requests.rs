@@ -5,15 +5,14 @@ use super::exchange::{Copy, CopyState, Entry, Exchange};
 use super::{Outlet, PipelineCounters, View};
 use crate::config::Leg;
 use crate::drop_reason::DropReason;
-use crate::flow::{CloseCause, FlowEvent, FlowKey, Timestamp};
+use crate::flow::{CloseCause, FlowEvent, FlowKey, Timestamp, Wakes};
 use crate::http::h2::{H2Counters, Synchronisation};
 use crate::http::{BodyLength, HttpEvent, HttpFlow, HttpOptions, RequestHead, RequestNumber};
 use crate::rewrite::{self, HeadForm, HostSource};
 use crate::rule::{self, Decision, Sender};
 use crate::telemetry::{Ledger, ShadowLedger};
 use bytes::Bytes;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -29,6 +28,8 @@ pub(super) struct Connection {
     has_whole_answers: bool,
     /// When the decoder is woken next; it may have found out since that it need not be.
     timeout: Option<Timestamp>,
+    /// Its place among those with requests under way.
+    turn: Option<u64>,
 }
 
 /// The requests of one connection.
@@ -57,13 +58,16 @@ pub(super) struct Requests<O> {
     pub(super) http_options: HttpOptions,
     /// Flows that are to be forgotten when the segment is done with, or the time that passed: nearly always none.
     pub(super) ignored: Vec<FlowKey>,
-    /// When held requests of a flow have waited for long enough. Entries of flows that have gone, or whose
-    /// request was released, are found to be stale when they are due.
-    pub(super) held: BinaryHeap<Reverse<(Timestamp, FlowKey)>>,
+    /// When held requests of a flow have waited for long enough.
+    pub(super) held: Wakes,
+    /// Connections with requests under way, by their turn to give them up: the one that has had some for longest first.
+    turns: BTreeMap<u64, FlowKey>,
+    next_turn: u64,
 }
 
-/// Most flows with held requests that are woken for them; in others a held request ends with its flow.
-const MAX_TIMEOUTS: usize = 65_536;
+/// The part of the bound on all buffers that is kept free, as 1 in so many: once it is used, those give way that have
+/// held something for longest. Beyond the bound it is who grows, at once: some bytes of heads make room for many of bodies.
+const SPARE_SHARE: usize = 8;
 
 /// What the decoder of an HTTP/2 connection may take beside the bound on all buffers: itself, a dynamic table of 4,096
 /// bytes with its arena, and the buffers that it keeps.
@@ -89,13 +93,10 @@ impl<O: Outlet> Requests<O> {
             counters: PipelineCounters::default(),
             is_unwanted: false,
             ignored: Vec::new(),
-            held: BinaryHeap::new(),
+            held: Wakes::default(),
+            turns: BTreeMap::new(),
+            next_turn: 0,
         }
-    }
-
-    /// When a held request has waited for long enough.
-    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
-        self.held.peek().map(|Reverse((due, _))| *due)
     }
 
     pub(super) fn handle_flow(&mut self, key: &FlowKey, connection: &mut Connection, event: &FlowEvent<'_>) {
@@ -118,6 +119,48 @@ impl<O: Outlet> Requests<O> {
             FlowEvent::Closed(cause) => self.handle_closed(key, connection, *cause),
             _ => self.handle_more(key, connection, event),
         }
+        self.follow_turn(key, connection);
+    }
+
+    /// Gives a connection its turn when it begins to have requests under way, and takes it when it has none any more.
+    fn follow_turn(&mut self, key: &FlowKey, connection: &mut Connection) {
+        match (connection.turn, connection.under_way.exchanges.is_empty()) {
+            (None, false) => {
+                self.turns.insert(self.next_turn, *key);
+                connection.turn = Some(self.next_turn);
+                self.next_turn = self.next_turn.wrapping_add(1);
+            }
+            (Some(turn), true) => {
+                self.turns.remove(&turn);
+                connection.turn = None;
+            }
+            (None, true) | (Some(_), false) => {}
+        }
+    }
+
+    /// Whose turn it is to make room, if there is little left.
+    pub(super) fn next_to_make_room(&mut self) -> Option<FlowKey> {
+        let most_bytes = self.most_bytes();
+        let spare_bytes = most_bytes.checked_div(SPARE_SHARE).unwrap_or(0);
+        if self.counters.buffered_bytes <= most_bytes.saturating_sub(spare_bytes) {
+            return None;
+        }
+        self.turns.pop_first().map(|(_, key)| key)
+    }
+
+    /// Gives up the oldest request whose copies wait for the end of its body; streamed ones hold nothing here. For the
+    /// next one the connection has another turn.
+    pub(super) fn make_room(&mut self, key: &FlowKey, connection: &mut Connection) {
+        connection.turn = None;
+        let mut waiting = connection.under_way.exchanges.iter_mut().filter(|exchange| exchange.is_waiting());
+        let oldest = waiting.next();
+        let has_more = waiting.next().is_some();
+        if let Some(exchange) = oldest {
+            self.shed(exchange);
+        }
+        if has_more {
+            self.follow_turn(key, connection);
+        }
     }
 
     fn handle_closed(&mut self, key: &FlowKey, connection: &mut Connection, cause: CloseCause) {
@@ -137,6 +180,9 @@ impl<O: Outlet> Requests<O> {
             self.charge(http.allocated_bytes(), 0);
         }
         self.counters.move_http2_flow(connection.synchronisation, None);
+        if let Some(turn) = connection.turn {
+            self.turns.remove(&turn);
+        }
         self.forget_exchanges(connection.under_way.exchanges);
     }
 
@@ -155,7 +201,7 @@ impl<O: Outlet> Requests<O> {
         }
         if timeout.is_none() {
             *timeout = http.next_timeout();
-            self.note_timeout(key, *timeout);
+            self.held.add(key, *timeout);
         }
     }
 
@@ -190,30 +236,14 @@ impl<O: Outlet> Requests<O> {
         }
     }
 
-    /// A flow has at most one entry, so that a flood of held requests is no flood of entries.
-    fn note_timeout(&mut self, key: &FlowKey, due: Option<Timestamp>) {
-        if let Some(due) = due
-            && self.held.len() < MAX_TIMEOUTS
-        {
-            self.held.push(Reverse((due, *key)));
-        }
-    }
-
-    pub(super) fn next_due(&mut self, now: Timestamp) -> Option<FlowKey> {
-        let Reverse((due, key)) = *self.held.peek()?;
-        (due <= now).then(|| {
-            self.held.pop();
-            key
-        })
-    }
-
     pub(super) fn handle_http_timeout(&mut self, key: &FlowKey, connection: &mut Connection, now: Timestamp) {
         let Connection { http: Some(http), under_way, timeout, .. } = connection else { return };
         let before = http.allocated_bytes();
         http.handle_timeout(now, &mut |event| self.handle_http(key, under_way, &event));
         self.charge(before, http.allocated_bytes());
         *timeout = http.next_timeout();
-        self.note_timeout(key, *timeout);
+        self.held.add(key, *timeout);
+        self.follow_turn(key, connection);
     }
 
     fn handle_http(&mut self, key: &FlowKey, under_way: &mut UnderWay, event: &HttpEvent<'_>) {
@@ -377,12 +407,16 @@ impl<O: Outlet> Requests<O> {
         }
     }
 
-    /// Heads in pieces, and growing and held requests, take more than all of them together may. What a connection of
-    /// HTTP/2 needs for as long as it lives is no part of that: else some of them would leave no room for anything.
+    /// Heads in pieces, and growing and held requests, take more than all of them together may.
     fn is_full(&self) -> bool {
+        self.counters.buffered_bytes > self.most_bytes()
+    }
+
+    /// The bound on what is buffered. What a connection of HTTP/2 needs for as long as it lives is no part of
+    /// `max_total_bytes`: else some of them would leave no room for anything.
+    fn most_bytes(&self) -> usize {
         let decoders_bytes = self.counters.http2_flows().saturating_mul(HTTP2_DECODER_BYTES);
-        let most_bytes = self.view.config.capture.limits.max_total_bytes.saturating_add(decoders_bytes);
-        self.counters.buffered_bytes > most_bytes
+        self.view.config.capture.limits.max_total_bytes.saturating_add(decoders_bytes)
     }
 
     fn charge(&mut self, before: usize, after: usize) {

@@ -8,7 +8,8 @@ use crate::drop_reason::DropReason;
 use mirror_common::SHADOW_SOCKET_MARK;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Once;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
@@ -45,16 +46,37 @@ pub(super) struct Connector {
     pub(super) tls: Option<TlsClient>,
     /// For resolve, connect and handshake together.
     time_limit: Duration,
+    marking: Marking,
+}
+
+/// How the sockets to shadows are marked as the daemon's own, by which the kernel programs leave them out.
+#[derive(Clone, Default)]
+pub enum Marking {
+    /// By this process itself; best effort, for it takes CAP_NET_ADMIN.
+    #[default]
+    Own,
+    /// By another that may. Called before a socket connects, and may take milliseconds.
+    Other(Arc<Mark>),
+}
+
+/// Marks a socket, or says why not, in words.
+pub type Mark = dyn Fn(BorrowedFd<'_>) -> Result<(), String> + Send + Sync;
+
+impl std::fmt::Debug for Marking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if matches!(self, Self::Own) { "Own" } else { "Other" })
+    }
 }
 
 impl Connector {
     /// # Errors
     /// The shadow's TLS settings are unusable.
-    pub(super) fn new(shadow: &ShadowConfig, resolver: Resolver) -> Result<Self, TlsError> {
+    pub(super) fn new(shadow: &ShadowConfig, resolver: Resolver, marking: Marking) -> Result<Self, TlsError> {
         Ok(Self {
             addresses: Addresses::new(&shadow.endpoint, resolver),
             tls: TlsClient::build(shadow)?,
             time_limit: shadow.connect_timeout,
+            marking,
         })
     }
 
@@ -87,7 +109,7 @@ impl Connector {
             .await
             .map_err(|_| ConnectFailure::new(DropReason::Resolve, "name look-up timed out"))?
             .map_err(|error| ConnectFailure::new(DropReason::Resolve, error))?;
-        let (stream, peer) = connect_to_any(&candidates, deadline)
+        let (stream, peer) = connect_to_any(&candidates, deadline, &self.marking)
             .await
             .map_err(|error| ConnectFailure::new(DropReason::Connect, error))?;
         let transport = match &self.tls {
@@ -105,14 +127,18 @@ impl Connector {
 }
 
 /// Tries one address after the other, each with its share of the time that is left.
-async fn connect_to_any(candidates: &[SocketAddr], deadline: Instant) -> io::Result<(TcpStream, SocketAddr)> {
+async fn connect_to_any(
+    candidates: &[SocketAddr],
+    deadline: Instant,
+    marking: &Marking,
+) -> io::Result<(TcpStream, SocketAddr)> {
     let mut last_error = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address");
     for (index, address) in candidates.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let addresses_left = u32::try_from(candidates.len().saturating_sub(index)).unwrap_or(u32::MAX);
         let share = left.checked_div(addresses_left).unwrap_or(left).max(MIN_ADDRESS_TIME).min(left);
         let until = Instant::now().checked_add(share).unwrap_or(deadline);
-        match timeout_at(until, connect_to(*address)).await {
+        match timeout_at(until, connect_to(*address, marking)).await {
             Ok(Ok(stream)) => return Ok((stream, *address)),
             Ok(Err(error)) => last_error = error,
             Err(_) => last_error = io::Error::new(io::ErrorKind::TimedOut, "connect timed out"),
@@ -121,17 +147,23 @@ async fn connect_to_any(candidates: &[SocketAddr], deadline: Instant) -> io::Res
     Err(last_error)
 }
 
-async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+async fn connect_to(address: SocketAddr, marking: &Marking) -> io::Result<TcpStream> {
     let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
     socket.set_nodelay(true)?;
-    mark(&socket);
+    mark(&socket, marking);
     socket.connect(address).await
 }
 
-/// Best effort: needs CAP_NET_ADMIN.
-fn mark(socket: &TcpSocket) {
+fn mark(socket: &TcpSocket, marking: &Marking) {
     static LOGGED: Once = Once::new();
-    if let Err(error) = socket2::SockRef::from(socket).set_mark(SHADOW_SOCKET_MARK) {
-        LOGGED.call_once(|| tracing::debug!(%error, "sockets to shadows carry no mark"));
+    let marked = match marking {
+        Marking::Own => {
+            let marked = socket2::SockRef::from(socket).set_mark(SHADOW_SOCKET_MARK);
+            marked.map_err(|error| error.to_string())
+        }
+        Marking::Other(mark) => mark(socket.as_fd()),
+    };
+    if let Err(why) = marked {
+        LOGGED.call_once(|| tracing::debug!(why, "sockets to shadows carry no mark"));
     }
 }

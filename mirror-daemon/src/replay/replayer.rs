@@ -1,7 +1,7 @@
 //! What the rest of the daemon sees of the replayer.
 
 use super::ShadowRequest;
-use super::connect::Connector;
+use super::connect::{Connector, Marking};
 use super::resolve::Resolver;
 use super::shadow::Shadow;
 use super::tls::{TlsClient, TlsError};
@@ -28,6 +28,7 @@ type Shadows = Arc<[Arc<Shadow>]>;
 pub struct Replayer {
     runtime: Handle,
     resolver: Resolver,
+    marking: Marking,
     shadows: Mutex<Present>,
 }
 
@@ -59,16 +60,33 @@ impl Replayer {
         runtime: &Handle,
         shadows: Vec<(Arc<ShadowConfig>, Arc<ShadowLedger>)>,
     ) -> Result<Self, TlsError> {
-        Self::start_with(runtime, shadows, Resolver::system())
+        Self::start_marking(runtime, shadows, Marking::Own)
     }
 
+    /// [`Self::start`] where sockets are marked otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_marking(
+        runtime: &Handle,
+        shadows: Vec<(Arc<ShadowConfig>, Arc<ShadowLedger>)>,
+        marking: Marking,
+    ) -> Result<Self, TlsError> {
+        let present = Present { current: Arc::new([]), retired: Vec::new() };
+        let (runtime, resolver) = (runtime.clone(), Resolver::system());
+        let replayer = Self { runtime, resolver, marking, shadows: Mutex::new(present) };
+        replayer.reconfigure(shadows)?;
+        Ok(replayer)
+    }
+
+    #[cfg(test)]
     pub(super) fn start_with(
         runtime: &Handle,
         shadows: Vec<(Arc<ShadowConfig>, Arc<ShadowLedger>)>,
         resolver: Resolver,
     ) -> Result<Self, TlsError> {
-        let present = Present { current: Arc::new([]), retired: Vec::new() };
-        let replayer = Self { runtime: runtime.clone(), resolver, shadows: Mutex::new(present) };
+        let mut replayer = Self::start(runtime, Vec::new())?;
+        replayer.resolver = resolver;
         replayer.reconfigure(shadows)?;
         Ok(replayer)
     }
@@ -135,7 +153,7 @@ impl Replayer {
         config: Arc<ShadowConfig>,
         ledger: Arc<ShadowLedger>,
     ) -> Result<Arc<Shadow>, TlsError> {
-        let connector = Connector::new(&config, self.resolver.clone())?;
+        let connector = Connector::new(&config, self.resolver.clone(), self.marking.clone())?;
         let unchanged = current.iter().find(|old| {
             Arc::ptr_eq(&old.ledger, &ledger)
                 && is_same_to_replay(&old.config, &config)

@@ -372,6 +372,16 @@ pub const DRAINING: Family = Family {
     action: "1 for longer than `drain_timeout`: a second SIGTERM ends it at once.",
 };
 
+/// Parsers that died.
+pub const PARSER_RESTARTS: Family = Family {
+    name: "mirror_parser_restarts_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Times that the process which reads the network's bytes died and was started again. All other counters \
+           begin anew with it.",
+    action: "Alert on any increase: the log has its last words. Requests under way were not mirrored.",
+};
+
 /// Build.
 pub const BUILD: Family = Family {
     name: "mirror_build_info",
@@ -446,7 +456,7 @@ pub const PROCESS_FDS: Family = Family {
 };
 
 /// Every metric, in the order of the page and of the documentation.
-pub const ALL: [Family; 40] = [
+pub const ALL: [Family; 41] = [
     REQUESTS,
     COPIES,
     COPIES_OWED,
@@ -479,6 +489,7 @@ pub const ALL: [Family; 40] = [
     CONFIG_GENERATION,
     CONFIG_RELOAD_FAILURES,
     DRAINING,
+    PARSER_RESTARTS,
     BUILD,
     PROCESS_START,
     PROCESS_CPU,

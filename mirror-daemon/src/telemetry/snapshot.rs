@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub shadows: Vec<ShadowStatus>,
     /// The running configuration.
     pub config: ConfigStatus,
+    /// Parsers that died before this one.
+    pub parser_restarts: u64,
     /// True from the first SIGTERM or SIGINT on.
     pub draining: bool,
     /// The looking for pods; `None`: none is looked for.

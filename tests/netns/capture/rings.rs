@@ -116,7 +116,8 @@ fn verdicts_stop_the_copy_until_the_next_syn() {
         let key = *log.shards.keys().next().expect("one connection");
         let start = log.flows[&(key, true)].start().expect("the SYN was told");
         // 5 bytes so far; the next 5 are passed over, what follows is copied.
-        capture.verdicts[0].pass_over(&key, SeqNumber(start.wrapping_add(10))).expect("a map to write");
+        capture.verdicts[0].pass_over(&key, SeqNumber(start.wrapping_add(10)));
+        capture.verdicts[0].settle().expect("a map to write");
         talk.send(b"over!");
         talk.send(b"third");
         let mut log = Log::default();
@@ -124,12 +125,14 @@ fn verdicts_stop_the_copy_until_the_next_syn() {
         let told = &log.flows[&(key, true)];
         assert_eq!(told.segment_bytes, 10, "the header of what is passed over still comes");
         assert_eq!(told.payload(), b"third");
-        capture.verdicts[0].ignore(&key).expect("a map to write");
+        capture.verdicts[0].ignore(&key);
+        capture.verdicts[0].settle().expect("a map to write");
         talk.send(b"fourth");
         let mut log = Log::default();
         read_all(&mut capture, &mut log);
         assert_eq!(log.records, 0);
-        capture.verdicts[0].capture(&key).expect("a map to write");
+        capture.verdicts[0].capture(&key);
+        capture.verdicts[0].settle().expect("a map to write");
         talk.send(b"fifth");
         read_all(&mut capture, &mut log);
         assert_eq!(log.flows[&(key, true)].payload(), b"fifth");

@@ -27,16 +27,16 @@ fn pod_is_captured_from_its_cgroup_on_until_that_vanishes() {
     let cgroup = node.cgroup(1);
     wait_for_pods(&daemon, "attached", 1);
     let gateway = node.gateway(&cgroup, GATEWAY_PORT);
-    node.mirrors("/not-yet-ready");
+    node.mirrors(&daemon, "/not-yet-ready");
     node.api.apply("pods", ready(gateway_pod(1), &Role::Gateway.v4().to_string()));
-    node.mirrors("/ready");
+    node.mirrors(&daemon, "/ready");
 
     let mut terminating = ready(gateway_pod(1), &Role::Gateway.v4().to_string());
     terminating["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     node.api.apply("pods", terminating);
-    node.mirrors("/terminating");
+    node.mirrors(&daemon, "/terminating");
     node.api.delete("pods", NAMESPACE, &name(1));
-    node.mirrors("/deleted");
+    node.mirrors(&daemon, "/deleted");
     assert_eq!(pods(&daemon, "attached"), 1.0);
 
     drop((gateway, cgroup));
@@ -86,12 +86,12 @@ fn capture_goes_on_while_the_api_server_is_away_and_the_watch_resumes() {
     let _gateway = node.gateway(&cgroup, GATEWAY_PORT);
     let daemon = node.daemon(BY_CGROUP);
     wait_for_pods(&daemon, "attached", 1);
-    node.mirrors("/before");
+    node.mirrors(&daemon, "/before");
     let state = |state| [("state", state)];
 
     node.api.stop();
     wait_for_metric(&daemon, "mirror_pod_watch", &state("unreachable"), 1.0);
-    node.mirrors("/away");
+    node.mirrors(&daemon, "/away");
     // What happened meanwhile is told by the list that follows, for the server has forgotten the changes.
     node.api.apply("pods", gateway_pod(2));
     node.api.compact();
@@ -99,18 +99,18 @@ fn capture_goes_on_while_the_api_server_is_away_and_the_watch_resumes() {
     node.api.start_again().unwrap();
     wait_for_metric(&daemon, "mirror_pod_watch", &state("synchronised"), 1.0);
     wait_for_pods(&daemon, "attached", 2);
-    node.mirrors("/back");
+    node.mirrors(&daemon, "/back");
 
     node.api.refuse(Some(403));
     wait_for_metric(&daemon, "mirror_pod_watch", &state("forbidden"), 1.0);
-    node.mirrors("/forbidden");
+    node.mirrors(&daemon, "/forbidden");
     wait::until_true("the refusal is told", LIMIT, || daemon.output().contains("`watch` of pods")).unwrap();
     drop(second);
     wait_for_pods(&daemon, "attached", 1);
     node.api.delete("pods", NAMESPACE, &name(2));
     node.api.refuse(None);
     wait_for_metric(&daemon, "mirror_pod_watch", &state("synchronised"), 1.0);
-    node.mirrors("/allowed");
+    node.mirrors(&daemon, "/allowed");
     wait_for_pods(&daemon, "waiting", 0);
     assert!(daemon.metrics().unwrap().sum("mirror_pod_watch_failures_total", &[]) >= 2.0);
     assert_eq!(daemon.output().matches("refuses to tell").count(), 1, "{}", daemon.output());

@@ -46,7 +46,7 @@ fn interface_of_a_pod_is_found_by_its_address() {
     );
     node.api.apply("pods", ready(gateway_pod(1), &address));
     wait_for_pods(&daemon, "attached", 1);
-    node.mirrors("/by-address");
+    node.mirrors(&daemon, "/by-address");
     assert!(!bpf::attached_in(&node.world.lab.gateway).unwrap().is_empty());
     assert!(bpf::attached_in(&node.world.lab.node).unwrap().is_empty());
 }
@@ -62,11 +62,11 @@ fn interface_of_a_pod_is_found_by_its_process_before_it_has_an_address() {
     node.api.apply("pods", gateway_pod(1));
     let daemon = node.daemon(BY_INTERFACE);
     wait_for_pods(&daemon, "attached", 1);
-    node.mirrors("/by-process");
+    node.mirrors(&daemon, "/by-process");
     // Its address, told later, changes nothing.
     let links = daemon.held_objects().unwrap().links;
     node.api.apply("pods", ready(gateway_pod(1), "fd77:d15c::ffff"));
-    node.mirrors("/by-process-still");
+    node.mirrors(&daemon, "/by-process-still");
     assert_eq!(daemon.held_objects().unwrap().links, links);
     drop((gateway, cgroup));
     wait_for_pods(&daemon, "attached", 0);
@@ -87,7 +87,7 @@ fn host_network_pod_is_captured_by_its_cgroup_whatever_was_asked() {
     node.api.apply("pods", host);
     let daemon = node.daemon(BY_INTERFACE);
     wait_for_pods(&daemon, "attached", 1);
-    node.mirrors("/host-network");
+    node.mirrors(&daemon, "/host-network");
     assert!(!bpf::attached_to_cgroup(cgroup.path()).unwrap().is_empty());
     assert!(daemon.output().contains("its cgroup is captured instead"), "{}", daemon.output());
 }
@@ -133,7 +133,7 @@ fn rule_of_a_gateway_holds_at_its_own_pods_only() {
     let daemon = node.daemon_with(&toml);
     wait_for_pods(&daemon, "attached", 2);
     node.send(ports[1], "/second");
-    node.mirrors("/first");
+    node.mirrors(&daemon, "/first");
     let seen = || daemon.ledger().unwrap()["requests"]["seen"] == 2;
     wait::until_true("both requests are seen", LIMIT, seen).unwrap();
     assert_eq!(daemon.ledger().unwrap()["requests"]["unmatched"], 1);
@@ -159,6 +159,6 @@ fn ready_pod_without_traffic_is_told_until_it_has_some() {
         (&event["reason"], &event["involvedObject"]["name"]),
         (&json!("NoTrafficSeen"), &json!("gw-1"))
     );
-    node.mirrors("/at-last");
+    node.mirrors(&daemon, "/at-last");
     wait_for_metric(&daemon, "mirror_points_silent", &[], 0.0);
 }

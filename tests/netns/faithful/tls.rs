@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mirror_tests::netns::{Netns, Role};
 use mirror_tests::privilege::root_or_skip;
 use mirror_tests::server::{LogMode, TestApp};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
@@ -16,21 +16,25 @@ use super::corpus::{Ids, Sent, chunked, keep_alive};
 use super::expected::assert_same;
 use super::rig::{DOWNSTREAM, GATEWAY_PORT, LIMIT, World, of_shadow};
 
-pub(super) type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
-pub(super) fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// Takes TLS off connections and passes their bytes on, as long as the test lives. The certificate is for
-/// `shadow.test` and for the shadow's address.
-fn start_tls(netns: &Netns, (listen, to): (SocketAddr, SocketAddr), authority: &Authority) {
+/// A certificate for `shadow.test` and for the shadow's address, and its key.
+pub(crate) fn certificate(authority: &Authority) -> (Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["shadow.test".to_owned()]).unwrap();
     params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Role::Shadow.v4())));
-    let certificate = params.signed_by(&key, authority).unwrap();
+    (params.signed_by(&key, authority).unwrap(), key)
+}
+
+/// Takes TLS off connections and passes their bytes on, as long as the test lives.
+fn start_tls(netns: &Netns, (listen, to): (SocketAddr, SocketAddr), authority: &Authority) {
+    let (certificate, key) = certificate(authority);
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

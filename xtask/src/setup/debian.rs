@@ -12,13 +12,14 @@ use super::{Impossible, Progress};
 use crate::{run, toolchain};
 
 /// A program that is used, and the package that brings it.
-const PEERS: [(&str, &str); 14] = [
+const PEERS: [(&str, &str); 15] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("wrk", "wrk"),
     ("h2load", "nghttp2-client"),
     ("nghttp", "nghttp2-client"),
+    ("nghttpx", "nghttp2-proxy"),
     ("tshark", "tshark"),
     ("bpftool", "bpftool"),
     ("tcpdump", "tcpdump"),
@@ -30,7 +31,7 @@ const PEERS: [(&str, &str); 14] = [
 ];
 
 /// Services that these packages would start, now and at boot.
-const SERVICES: [&str; 2] = ["nginx", "haproxy"];
+const SERVICES: [&str; 3] = ["nginx", "haproxy", "nghttpx"];
 
 /// Asked by every package before it starts a service.
 const POLICY_FILE: &str = "/usr/sbin/policy-rc.d";
@@ -44,7 +45,8 @@ const POLICY: &str =
 /// # Errors
 /// [`Impossible`] when a package cannot be installed.
 pub(super) fn peers() -> Result<()> {
-    let progress = Progress::begin("Debian packages: nginx, haproxy, iproute2, wrk, h2load, tshark, ...");
+    let progress =
+        Progress::begin("Debian packages: nginx, haproxy, iproute2, wrk, h2load, nghttpx, tshark, ...");
     let missing: Vec<_> = PEERS.iter().filter(|(program, _)| run::find(program).is_none()).collect();
     if missing.is_empty() {
         ServicesHeld::release_leftover();
@@ -55,16 +57,21 @@ pub(super) fn peers() -> Result<()> {
     packages.dedup();
     progress.installing();
     install(&packages)?;
-    for service in SERVICES.iter().filter(|name| missing.iter().any(|(program, _)| program == *name)) {
-        // Not at boot either. Where there is no init system, there is nothing to switch off.
-        drop(run::ask(Command::new("update-rc.d").args([service, "disable"])));
-    }
+    keep_from_boot(&SERVICES, &packages);
     if let Some((program, package)) = missing.iter().find(|(program, _)| run::find(program).is_none()) {
         let what = format!("the package {package} is installed, and there is still no {program} in PATH");
         return Err(Impossible::new(what, "add its directory to PATH").into());
     }
     progress.installed();
     Ok(())
+}
+
+/// Keeps services from starting at boot, where their packages have just been installed.
+pub(super) fn keep_from_boot(services: &[&str], installed: &[&str]) {
+    for service in services.iter().filter(|name| installed.iter().any(|package| package.starts_with(*name))) {
+        // Where there is no init system, there is nothing to switch off.
+        drop(run::ask(Command::new("update-rc.d").args([service, "disable"])));
+    }
 }
 
 /// Installs packages; the package lists are fetched only when apt cannot do without.

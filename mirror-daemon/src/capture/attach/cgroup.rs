@@ -1,19 +1,29 @@
-//! `cgroup_skb` and `sock_ops` programs on cgroup v2 directories.
+//! `cgroup_skb` and `sock_ops` programs on cgroup v2 directories. One of each kind serves all cgroups: it finds the
+//! number of its capture point in the storage of the cgroup that it is attached to.
 
 use super::super::error::CaptureError;
+use super::super::place::open_cgroup;
+use super::table::{PointTable, is_missing};
 use aya::Ebpf;
 use aya::programs::cgroup_skb::CgroupSkbLink;
 use aya::programs::sock_ops::SockOpsLink;
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, SockOps};
+use mirror_common::PointSettings;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// On cgroups that are capture points.
+const POINT_WATCH: &str = "mirror_ops";
+/// On the gateway's cgroups where the capture points are interfaces.
+const GATEWAY_WATCH: &str = "mirror_ops_any";
+
 /// What holds a cgroup capture point in the kernel. The links go with the cgroup or with this, whichever goes
 /// first.
 pub(super) struct CgroupLinks {
     path: PathBuf,
+    /// Of the directory, and so the id of the cgroup.
     inode: u64,
     /// Held for their drop.
     _skb: [CgroupSkbLink; 2],
@@ -29,39 +39,60 @@ impl CgroupLinks {
     pub(super) fn is_in_place(&self) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|directory| directory.ino() == self.inode)
     }
+
+    /// From now on what is attached to the cgroup tells what it sees, as the point of this number.
+    ///
+    /// # Errors
+    /// When a map cannot be written, or the cgroup is gone.
+    pub(super) fn resume(&self, table: &mut PointTable, number: u32) -> Result<(), CaptureError> {
+        table.set(PointSettings { number, ..PointSettings::default() })?;
+        table.set_cgroup(self.inode, number).map_err(|error| {
+            if is_missing(&error) {
+                return CaptureError::Cgroup { path: self.path.clone(), source: ErrorKind::NotFound.into() };
+            }
+            CaptureError::map("CGROUPS")(error)
+        })
+    }
+
+    /// Takes the programs off. What the cgroup's storage says is taken back first: it outlives them.
+    pub(super) fn detach(self, table: &mut PointTable, number: u32) {
+        table.clear_cgroup(self.inode, number);
+    }
 }
 
-/// Attaches both directions and the lifecycle hook. Without the latter the point still captures.
-pub(super) fn attach(ebpf: &mut Ebpf, number: u32, path: &Path) -> Result<CgroupLinks, CaptureError> {
-    let refused = |source| CaptureError::Cgroup { path: path.to_owned(), source };
-    let directory = File::open(path).map_err(refused)?;
-    let inode = directory.metadata().map_err(refused)?.ino();
-    let ingress =
-        attach_skb(ebpf, &format!("mirror_cgi_{number}"), &directory, CgroupSkbAttachType::Ingress)?;
-    let egress = attach_skb(ebpf, &format!("mirror_cge_{number}"), &directory, CgroupSkbAttachType::Egress)?;
-    let lifecycle = attach_lifecycle(ebpf, number, path);
+/// Attaches both directions and the lifecycle hook. Without the latter the point still captures. Nothing is told
+/// before [`CgroupLinks::resume`].
+pub(super) fn attach(ebpf: &mut Ebpf, path: &Path) -> Result<CgroupLinks, CaptureError> {
+    let (directory, inode) = open(path)?;
+    let ingress = attach_skb(ebpf, "mirror_cgi", &directory, CgroupSkbAttachType::Ingress)?;
+    let egress = attach_skb(ebpf, "mirror_cge", &directory, CgroupSkbAttachType::Egress)?;
+    let lifecycle = attach_sock_ops(ebpf, POINT_WATCH, &directory);
     Ok(CgroupLinks { path: path.to_owned(), inode, _skb: [ingress, egress], lifecycle })
 }
 
-/// Attaches the lifecycle hook of capture point `number` to the cgroup at `path`.
-pub(super) fn attach_lifecycle(
-    ebpf: &mut Ebpf,
-    number: u32,
-    path: &Path,
-) -> Result<SockOpsLink, CaptureError> {
-    let directory =
-        File::open(path).map_err(|source| CaptureError::Cgroup { path: path.to_owned(), source })?;
-    let name = format!("mirror_ops_{number}");
-    let program: &mut SockOps = find(ebpf, &name)?;
+/// Watches a cgroup of the gateway, for the capture points that are interfaces.
+pub(super) fn watch_gateway(ebpf: &mut Ebpf, path: &Path) -> Result<SockOpsLink, CaptureError> {
+    attach_sock_ops(ebpf, GATEWAY_WATCH, &open(path)?.0)
+}
+
+fn open(path: &Path) -> Result<(File, u64), CaptureError> {
+    let refused = |source| CaptureError::Cgroup { path: path.to_owned(), source };
+    let directory = open_cgroup(path).map_err(refused)?;
+    let inode = directory.metadata().map_err(refused)?.ino();
+    Ok((directory, inode))
+}
+
+fn attach_sock_ops(ebpf: &mut Ebpf, name: &str, directory: &File) -> Result<SockOpsLink, CaptureError> {
+    let program: &mut SockOps = find(ebpf, name)?;
     let attached = (|| {
         if program.fd().is_err() {
             load_patiently(|| program.load())?;
         }
         // Through a bpf_link every mode allows several programs; `AllowMultiple` is refused with EINVAL.
-        let link = program.attach(&directory, CgroupAttachMode::Single)?;
+        let link = program.attach(directory, CgroupAttachMode::Single)?;
         program.take_link(link)
     })();
-    attached.map_err(|error| CaptureError::program(&name, error))
+    attached.map_err(|error| CaptureError::program(name, error))
 }
 
 fn attach_skb(

@@ -1,4 +1,5 @@
-//! tc programs on an interface, in whichever network namespace: TCX links, or filters on a clsact qdisc.
+//! tc programs on an interface, in whichever network namespace: TCX links, or filters on a clsact qdisc. What is
+//! attached are entry points, two for each interface, which all go on to one body for each side.
 
 use super::super::clsact;
 use super::super::error::CaptureError;
@@ -6,12 +7,15 @@ use super::super::netlink::{Rtnetlink, interface_index};
 use super::super::netns;
 use super::Attachment;
 use super::cgroup::{find, load_patiently};
+use super::table::PointTable;
 use crate::config::TcMode;
 use aya::Ebpf;
-use aya::maps::{Array, MapData};
+use aya::maps::{MapData, ProgramArray};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType};
 use mirror_common::{PointFlags, PointSettings};
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// Bytes of an Ethernet header; loopback has one too.
@@ -24,6 +28,8 @@ const ARPHRD_WITHOUT_LINK_LAYER: [u16; 8] = [512, 519, 768, 769, 776, 778, 823, 
 /// What is to be attached where.
 pub(super) struct Wanted<'a> {
     pub(super) number: u32,
+    /// Its entry points' number.
+    pub(super) entry: u32,
     pub(super) name: &'a str,
     pub(super) netns: Option<&'a Path>,
     pub(super) tc_mode: TcMode,
@@ -60,6 +66,9 @@ enum Hooks {
         program_ids: Vec<u32>,
         /// The qdisc is ours to delete.
         is_our_qdisc: bool,
+        /// Where they are; `None`: in the daemon's own namespace. Filters that could not be deleted, because their namespace's path was gone before it, would
+        /// go on to note an entry point that another interface has by then.
+        namespace: Option<File>,
     },
 }
 
@@ -80,34 +89,20 @@ impl InterfaceLinks {
     }
 
     /// Makes the records say whether a flow is the gateway's own, or not.
-    pub(super) fn select(
-        &mut self,
-        places: &mut Array<MapData, PointSettings>,
-        number: u32,
-        is_in_use: bool,
-    ) -> Result<(), CaptureError> {
+    pub(super) fn select(&mut self, table: &mut PointTable, is_in_use: bool) -> Result<(), CaptureError> {
         let others = self.place.flags & !PointFlags::SELECTION;
-        self.set_flags(places, number, if is_in_use { others | PointFlags::SELECTION } else { others })
+        self.set_flags(table, if is_in_use { others | PointFlags::SELECTION } else { others })
     }
 
     /// Makes the point tell what it sees.
-    pub(super) fn resume(
-        &mut self,
-        places: &mut Array<MapData, PointSettings>,
-        number: u32,
-    ) -> Result<(), CaptureError> {
-        self.set_flags(places, number, self.place.flags & !PointFlags::PAUSED)
+    pub(super) fn resume(&mut self, table: &mut PointTable) -> Result<(), CaptureError> {
+        self.set_flags(table, self.place.flags & !PointFlags::PAUSED)
     }
 
-    fn set_flags(
-        &mut self,
-        places: &mut Array<MapData, PointSettings>,
-        number: u32,
-        flags: u32,
-    ) -> Result<(), CaptureError> {
+    fn set_flags(&mut self, table: &mut PointTable, flags: u32) -> Result<(), CaptureError> {
         if flags != self.place.flags {
             self.place.flags = flags;
-            places.set(number, self.place, 0).map_err(CaptureError::map("POINTS"))?;
+            table.set(self.place)?;
         }
         Ok(())
     }
@@ -169,12 +164,14 @@ impl InterfaceLinks {
 
     /// Takes the programs off the interface.
     pub(super) fn detach(self) {
-        let Hooks::Clsact { program_ids, is_our_qdisc } = &self.how else {
+        let Hooks::Clsact { program_ids, is_our_qdisc, namespace } = &self.how else {
             // Dropping a TCX link detaches it, in whichever namespace it is.
             return;
         };
-        // Where the namespace or the interface is gone, so are the filters.
-        let _ = netns::within(self.netns.as_deref(), || {
+        let path =
+            namespace.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
+        // Where the interface is gone, so are the filters.
+        let _ = netns::within(path.as_deref(), || {
             if self.find_index()? == self.index {
                 clsact::detach(self.index, program_ids, *is_our_qdisc)?;
             }
@@ -187,10 +184,16 @@ impl InterfaceLinks {
     }
 }
 
+/// The object, and the map by which entry points find the bodies.
+pub(super) struct Programs<'a> {
+    pub(super) ebpf: &'a mut Ebpf,
+    pub(super) bodies: &'a mut ProgramArray<MapData>,
+}
+
 /// Attaches both sides (on a loopback one), after sweeping what a killed daemon left behind.
 pub(super) fn attach(
-    ebpf: &mut Ebpf,
-    places: &mut Array<MapData, PointSettings>,
+    programs: &mut Programs<'_>,
+    table: &mut PointTable,
     wanted: &Wanted<'_>,
     flags: u32,
 ) -> Result<InterfaceLinks, CaptureError> {
@@ -208,12 +211,13 @@ pub(super) fn attach(
         } else {
             (flags, &[Side::Ingress, Side::Egress][..])
         };
-        let place = PointSettings { link_header_bytes, flags };
-        places.set(wanted.number, place, 0).map_err(CaptureError::map("POINTS"))?;
-        let own = program_ids(ebpf);
+        let place = PointSettings { number: wanted.number, link_header_bytes, flags };
+        table.set(place)?;
+        table.set_entry(wanted.entry, wanted.number)?;
+        let own = program_ids(programs.ebpf);
         let swept = clsact::sweep(index, &own)?;
         let is_shared = swept.is_shared || clsact::is_shared_by_tcx(wanted.name, &own);
-        let how = attach_sides(ebpf, wanted, index, sides, swept.is_our_qdisc)?;
+        let how = attach_sides(programs, wanted, index, sides, swept.is_our_qdisc)?;
         let mut links = InterfaceLinks {
             name: wanted.name.to_owned(),
             netns: wanted.netns.map(Path::to_owned),
@@ -244,10 +248,22 @@ enum Side {
 }
 
 impl Side {
-    fn program(self, number: u32) -> String {
+    fn entry(self, number: u32) -> String {
+        format!("{}_{number}", self.body())
+    }
+
+    const fn body(self) -> &'static str {
         match self {
-            Self::Ingress => format!("mirror_tci_{number}"),
-            Self::Egress => format!("mirror_tce_{number}"),
+            Self::Ingress => "mirror_tci",
+            Self::Egress => "mirror_tce",
+        }
+    }
+
+    /// Its body's place in the map of bodies: `INGRESS` and `EGRESS` in `mirror-ebpf/src/capture.rs`.
+    const fn index(self) -> u32 {
+        match self {
+            Self::Ingress => 0,
+            Self::Egress => 1,
         }
     }
 
@@ -259,21 +275,56 @@ impl Side {
     }
 }
 
+/// Gives the kernel's memory for entry points back. They may not be loaded.
+pub(super) fn unload(ebpf: &mut Ebpf, entry: u32) {
+    for side in [Side::Ingress, Side::Egress] {
+        if let Ok(program) = find::<SchedClassifier>(ebpf, &side.entry(entry)) {
+            // It says only that there is nothing to unload.
+            let _ = program.unload();
+        }
+    }
+}
+
+impl Programs<'_> {
+    /// Loads the entry point `entry` of this side, and before the first of them the body.
+    fn load(&mut self, side: Side, entry: u32) -> Result<(), CaptureError> {
+        let body: &mut SchedClassifier = find(self.ebpf, side.body())?;
+        if load_once(body).map_err(|error| CaptureError::program(side.body(), error))? {
+            let set = body
+                .fd()
+                .map_err(|error| CaptureError::program(side.body(), error))
+                .and_then(|fd| self.bodies.set(side.index(), fd, 0).map_err(CaptureError::map("BODIES")));
+            if set.is_err() {
+                // So that it is tried again.
+                let _ = body.unload();
+            }
+            set?;
+        }
+        let name = side.entry(entry);
+        load_once(find(self.ebpf, &name)?).map(drop).map_err(|error| CaptureError::program(&name, error))
+    }
+}
+
+/// False: it is loaded already.
+fn load_once(program: &mut SchedClassifier) -> Result<bool, ProgramError> {
+    if program.fd().is_ok() {
+        return Ok(false);
+    }
+    load_patiently(|| program.load()).map(|()| true)
+}
+
 /// `is_left_qdisc`: there is a qdisc that a killed daemon had made.
 fn attach_sides(
-    ebpf: &mut Ebpf,
+    programs: &mut Programs<'_>,
     wanted: &Wanted<'_>,
     index: u32,
     sides: &[Side],
     is_left_qdisc: bool,
 ) -> Result<Hooks, CaptureError> {
     for side in sides {
-        let name = side.program(wanted.number);
-        let program: &mut SchedClassifier = find(ebpf, &name)?;
-        if program.fd().is_err() {
-            load_patiently(|| program.load()).map_err(|error| CaptureError::program(&name, error))?;
-        }
+        programs.load(*side, wanted.entry)?;
     }
+    let ebpf = &mut *programs.ebpf;
     if wanted.tc_mode == TcMode::Clsact {
         return attach_clsact(ebpf, wanted, index, sides, is_left_qdisc);
     }
@@ -294,7 +345,7 @@ fn attach_tcx(
 ) -> Result<Vec<SchedClassifierLink>, CaptureError> {
     let mut links = Vec::new();
     for side in sides {
-        let name = side.program(wanted.number);
+        let name = side.entry(wanted.entry);
         let program: &mut SchedClassifier = find(ebpf, &name)?;
         let attached = (|| {
             let first = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -313,10 +364,12 @@ fn attach_clsact(
     sides: &[Side],
     is_left_qdisc: bool,
 ) -> Result<Hooks, CaptureError> {
+    let refused = |source| CaptureError::Io { what: "open this thread's network namespace", source };
+    let namespace = wanted.netns.map(|_| File::open(netns::OF_THIS_THREAD)).transpose().map_err(refused)?;
     let is_our_qdisc = Rtnetlink::open()?.add_clsact(index)? || is_left_qdisc;
     let mut program_ids = Vec::new();
     for side in sides {
-        let name = side.program(wanted.number);
+        let name = side.entry(wanted.entry);
         let program: &mut SchedClassifier = find(ebpf, &name)?;
         match clsact::attach(program, wanted.name, side.attach_type(), is_our_qdisc) {
             Ok(id) => program_ids.push(id),
@@ -327,7 +380,7 @@ fn attach_clsact(
             }
         }
     }
-    Ok(Hooks::Clsact { program_ids, is_our_qdisc })
+    Ok(Hooks::Clsact { program_ids, is_our_qdisc, namespace })
 }
 
 fn find_index(name: &str, netns: Option<&Path>) -> Result<u32, CaptureError> {

@@ -49,7 +49,7 @@ impl Selection {
         for path in paths {
             if !matches!(self.links.get(path), Some(Ok(_))) {
                 is_changed = true;
-                self.links.insert(path.clone(), cgroup::attach_lifecycle(ebpf, ANY_POINT, path));
+                self.links.insert(path.clone(), cgroup::watch_gateway(ebpf, path));
             }
         }
         is_changed
@@ -60,7 +60,7 @@ impl Selection {
         let mut is_changed = false;
         for (path, link) in &mut self.links {
             if link.is_err() {
-                *link = cgroup::attach_lifecycle(ebpf, ANY_POINT, path);
+                *link = cgroup::watch_gateway(ebpf, path);
                 is_changed |= link.is_ok();
             }
         }
@@ -94,7 +94,8 @@ impl Selection {
             self.older = Ok(());
             return;
         }
-        let cgroup_ids: HashSet<u64> = self.links.keys().flat_map(|path| cgroup_ids(path)).collect();
+        let watched = self.links.iter().filter(|(_, link)| link.is_ok());
+        let cgroup_ids: HashSet<u64> = watched.flat_map(|(path, _)| cgroup_ids(path)).collect();
         let all = namespaces.iter().try_for_each(|namespace| {
             let sockets = netns::within(namespace.as_deref(), Sockets::of_this_namespace)?;
             let own = sockets.connections.iter().filter(|found| cgroup_ids.contains(&found.cgroup_id));

@@ -4,7 +4,7 @@
 use super::super::error::CaptureError;
 use super::super::load::kernel_settings;
 use super::overlap::Identity;
-use super::{Attacher, Held, Links};
+use super::{Attacher, Candidate, Held, Links};
 use crate::config::{CaptureConfig, CapturePoint, TcMode};
 use crate::telemetry::logging::in_words;
 use mirror_common::MAX_CAPTURE_POINTS;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 /// A configuration whose new capture points are attached and tell nothing yet. Dropped, it leaves filters behind.
 #[must_use = "a trial ends by `Attacher::commit` or `Attacher::abandon`"]
-pub struct Trial {
+pub(in crate::capture) struct Trial {
     config: CaptureConfig,
     /// No longer wanted.
     gone: Vec<u32>,
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Trial {
 
 impl Trial {
     /// The points that could not be attached, or not in the wanted way, and why, in words.
-    pub fn failures(&self) -> impl Iterator<Item = (CapturePoint, String)> {
+    pub(in crate::capture) fn failures(&self) -> impl Iterator<Item = (CapturePoint, String)> {
         let fresh = self.fresh.values().map(|held| (&held.point, &held.links));
         let all = fresh.chain(self.anew.iter().map(|anew| (&anew.point, &anew.links)));
         all.filter_map(|(point, links)| Some((point.clone(), in_words(links.as_ref().err()?))))
@@ -57,7 +57,7 @@ impl Attacher {
     ///
     /// # Errors
     /// When more points are wanted than there can be. That one cannot be attached is told by [`Trial::failures`].
-    pub fn try_out(&mut self, config: &CaptureConfig) -> Result<Trial, CaptureError> {
+    pub(in crate::capture) fn try_out(&mut self, config: &CaptureConfig) -> Result<Trial, CaptureError> {
         if config.points.len() > MAX_CAPTURE_POINTS {
             return Err(CaptureError::TooManyPoints { limit: MAX_CAPTURE_POINTS });
         }
@@ -78,12 +78,11 @@ impl Attacher {
             points: self.identities(|number| !trial.gone.contains(number)),
             gateway_cgroups: config.gateway_cgroups.clone(),
         };
-        let is_held = |point: &CapturePoint| self.points.values().any(|held| held.point == *point);
-        let new: Vec<_> = config.points.iter().filter(|point| !is_held(point)).cloned().collect();
+        let new: Vec<_> = config.points.iter().filter(|point| !self.holds(point)).cloned().collect();
         for point in new {
-            match self.free_number(|number| trial.fresh.contains_key(number)) {
+            match self.free_number(&trial.fresh) {
                 Some(number) => {
-                    let held = self.try_point(number, point, config.tc_mode, &neighbours);
+                    let held = self.try_point(number, &point, config.tc_mode, &neighbours);
                     neighbours.points.extend(held.identity.clone().map(|id| (held.point.clone(), id)));
                     trial.fresh.insert(number, held);
                 }
@@ -98,7 +97,7 @@ impl Attacher {
     ///
     /// # Errors
     /// When a map cannot be written.
-    pub fn commit(&mut self, trial: Trial) -> Result<(), CaptureError> {
+    pub(in crate::capture) fn commit(&mut self, trial: Trial) -> Result<(), CaptureError> {
         let Trial { config, gone, mut fresh, anew, late } = trial;
         self.tc_mode = config.tc_mode;
         self.exclude(&config.exclude)?;
@@ -121,14 +120,14 @@ impl Attacher {
             if let Some(held) = self.points.get_mut(&number)
                 && let Ok(old) = std::mem::replace(&mut held.links, links)
             {
-                old.detach();
+                old.detach(&mut self.table, number);
             }
         }
         for (number, held) in fresh {
             self.hold(number, held);
         }
         for point in late {
-            self.add_unselected(point)?;
+            self.add_unselected(&point)?;
         }
         self.mark_selection()?;
         self.adopt();
@@ -136,25 +135,24 @@ impl Attacher {
     }
 
     /// Takes off what was tried.
-    pub fn abandon(&mut self, trial: Trial) {
+    pub(in crate::capture) fn abandon(&mut self, trial: Trial) {
         for (number, held) in trial.fresh {
-            if let Ok(links) = held.links {
-                links.detach();
-            }
-            self.unload_all(number);
+            self.let_go(number, held);
         }
-        for links in trial.anew.into_iter().filter_map(|anew| anew.links.ok()) {
-            links.detach();
+        for Anew { number, links, .. } in trial.anew {
+            if let Ok(links) = links {
+                links.detach(&mut self.table, number);
+            }
         }
     }
 
     /// Attaches the point once more in the other way. `None`: there is no other way here, and that is as well.
     fn attach_otherwise(&mut self, number: u32, mode: TcMode) -> Option<Anew> {
         let held = self.points.get(&number)?;
-        let (point, place) = (held.point.clone(), held.place.clone()?);
+        let (point, place, entry) = (held.point.clone(), held.place.clone()?, held.entry);
         // By clsact it is attached already.
         let tried = if mode == TcMode::Auto { TcMode::Tcx } else { mode };
-        match self.attach(number, &place, tried, 0) {
+        match self.attach(&Candidate { number, entry, point: &place, tc_mode: tried }, 0) {
             Err(CaptureError::Program { .. }) if mode == TcMode::Auto => None,
             links => Some(Anew { number, point, links }),
         }

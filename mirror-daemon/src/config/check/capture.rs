@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Most capture points.
 const MAX_POINTS: usize = mirror_common::MAX_CAPTURE_POINTS;
+/// Most of them that are interfaces.
+const MAX_INTERFACES: usize = mirror_common::MAX_INTERFACE_POINTS;
 /// Longest interface name: IFNAMSIZ without its NUL.
 const MAX_INTERFACE_NAME_BYTES: usize = 15;
 const MIN_RING_BYTES: u64 = 64 * 1024;
@@ -78,6 +80,12 @@ fn points(section: &Section<'_>, netns: Option<&PathBuf>) -> (Vec<CapturePoint>,
             node.fault(format!("{} {twice}, and would be mirrored twice; leave one out", node.found()));
         } else if points.len() >= MAX_POINTS {
             node.fault(format!("is one capture point too many; allowed are {MAX_POINTS}"));
+        } else if is_interface(&point)
+            && points.iter().filter(|other| is_interface(other)).count() >= MAX_INTERFACES
+        {
+            node.fault(format!(
+                "is one interface too many; allowed are {MAX_INTERFACES}; capture at cgroups instead"
+            ));
         } else {
             if !names.is_empty() {
                 gateways.push(PointGateways { point: point.clone(), names });
@@ -105,6 +113,10 @@ fn cgroup(node: &Node<'_>) -> Option<Written> {
     let gateways = section.or("gateways", vec![], gateway_names);
     section.close();
     Some((CapturePoint::Cgroup { path: path? }, gateways))
+}
+
+const fn is_interface(point: &CapturePoint) -> bool {
+    matches!(point, CapturePoint::Interface { .. })
 }
 
 /// How both are one place, in words, as far as their names tell; the rest is found out when they

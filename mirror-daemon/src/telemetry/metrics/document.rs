@@ -143,7 +143,7 @@ const fn guidance(reason: DropReason) -> (&'static str, &'static str) {
             ("The client or the server cancelled the HTTP/2 stream before the request was whole.", "None.")
         }
         DropReason::BufferFull => (
-            "The bodies of all requests under way together passed `capture.limits.max_total_bytes`.",
+            "The bodies of all requests under way together came near `capture.limits.max_total_bytes`: the oldest ones gave way.",
             "Raise it and the memory limit, or lower `buffer_body` of the shadows so that large bodies are streamed.",
         ),
         DropReason::QueueFull => (

@@ -209,7 +209,8 @@ fn config(encoder: &mut DescriptorEncoder<'_>, now: &Snapshot) -> Result<(), fmt
     open(encoder, &super::CONFIG_LAST_RELOAD_OK)?.gauge(&[], ok)?;
     open(encoder, &super::CONFIG_GENERATION)?.gauge(&[], now.config.generation)?;
     open(encoder, &super::CONFIG_RELOAD_FAILURES)?.counter(&[], now.config.reload_failures)?;
-    open(encoder, &super::DRAINING)?.gauge(&[], u64::from(now.draining))
+    open(encoder, &super::DRAINING)?.gauge(&[], u64::from(now.draining))?;
+    open(encoder, &super::PARSER_RESTARTS)?.counter(&[], now.parser_restarts)
 }
 
 fn process(

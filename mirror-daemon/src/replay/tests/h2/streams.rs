@@ -234,3 +234,41 @@ async fn quiet_answer_of_a_call_has_no_time_limit_while_its_original_goes_on() {
     rig.settled().await;
     assert_eq!((rig.ledger.replayed.value(), rig.ledger.answer_timeouts.value()), (1, 1));
 }
+
+#[tokio::test]
+async fn endless_answer_of_a_call_ends_in_time_once_the_connection_of_its_original_is_closed() {
+    let (reason_tx, mut reason_rx) = mpsc::unbounded_channel();
+    let script = move |mut call: Call| {
+        let reason_tx = reason_tx.clone();
+        async move {
+            call.whole().await.unwrap();
+            let mut endless = call.answer(200, false);
+            loop {
+                let pause = Duration::from_millis(20);
+                if let Ok(reason) = tokio::time::timeout(pause, reset_reason(&mut endless)).await {
+                    let _ = reason_tx.send(reason);
+                    return;
+                }
+                let _ = endless.send_data(Bytes::from_static(b"more"), false);
+            }
+        }
+    };
+    let mut config = config(h2_shadow(server::Builder::new(), script).await);
+    config.timeout = Duration::from_millis(300);
+    let mut rig = Rig::new(config);
+    let (writer, body) = channel();
+    let mut request = call(body);
+    let (canceller, told) = original();
+    request.original = Some(told);
+    rig.send(request);
+    writer.push(Bytes::from_static(b"ask")).unwrap();
+    writer.finish(Bytes::new());
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    assert_eq!((rig.ledger.open(), rig.ledger.answer_timeouts.value()), (1, 0), "its original goes on");
+    canceller.leave();
+    let gone = tokio::time::Instant::now();
+    rig.settled().await;
+    assert!(gone.elapsed() >= Duration::from_millis(290), "it has the time for an answer");
+    assert_eq!((rig.ledger.replayed.value(), rig.ledger.answer_timeouts.value()), (1, 1));
+    assert_eq!(reason_rx.recv().await, Some(Reason::CANCEL));
+}
