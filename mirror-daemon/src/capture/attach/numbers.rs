@@ -39,7 +39,10 @@ impl PointNumbers {
         let is_among = |number| points.clone().any(|point| point.number == number);
         self.iter().filter(|number| !is_among(*number)).for_each(|number| self.remove(number));
         for point in points {
-            self.insert(point.number, matches!(point.point, CapturePoint::Interface { .. }));
+            self.insert(
+                point.number,
+                matches!(point.point, CapturePoint::Interface { .. } | CapturePoint::Pod { .. }),
+            );
         }
     }
 
