@@ -27,6 +27,8 @@ pub struct Explanation {
     pub version: &'static str,
     /// The request carries the loop mark: it is itself a mirror and no rule is asked.
     pub is_mirror: bool,
+    /// The request is CONNECT: it is passed over with its connection or stream, and no rule is asked.
+    pub is_connect: bool,
     /// Name of the rule that takes it; `None`: nothing is mirrored.
     pub rule: Option<String>,
     /// Every alternative of every rule in order of precedence, and what became of it.
@@ -139,10 +141,12 @@ pub fn warnings(config: &Config) -> Vec<String> {
 
 fn explain_head(config: &Config, head: &RequestHead<'_>, peer: IpAddr) -> Explanation {
     let is_mirror = is_mirrored(head, &config.loop_mark);
-    let considered = config.rules.considered(head, GatewaySet::ALL);
+    let is_connect = head.method == "CONNECT";
+    let is_asked = !is_mirror && !is_connect;
+    let considered = if is_asked { config.rules.considered(head, GatewaySet::ALL) } else { vec![] };
     let taken = considered.iter().find(|one| one.outcome == Outcome::Taken).map(|one| one.rule.to_owned());
     let sender = sender(config, head, peer);
-    let choices = if is_mirror { vec![] } else { config.rules.choices(head, &sender) };
+    let choices = if is_asked { config.rules.choices(head, &sender) } else { vec![] };
     let mirrors = choices.iter().filter_map(|choice| explain_mirror(config, head, choice, &sender)).collect();
     Explanation {
         method: head.method.to_owned(),
@@ -150,7 +154,8 @@ fn explain_head(config: &Config, head: &RequestHead<'_>, peer: IpAddr) -> Explan
         target: head.target.to_owned(),
         version: if head.version == Version::Http2 { HTTP2 } else { HTTP1 },
         is_mirror,
-        rule: taken.filter(|_| !is_mirror),
+        is_connect,
+        rule: taken,
         considered: considered.into_iter().map(explain_rule).collect(),
         mirrors,
     }
@@ -261,6 +266,10 @@ impl fmt::Display for Explanation {
             _ if self.is_mirror => {
                 writeln!(f, "not mirrored: it carries the loop mark, so it is a mirror itself")?
             }
+            _ if self.is_connect => writeln!(
+                f,
+                "not mirrored: what follows CONNECT is no HTTP, so it is passed over as an upgrade"
+            )?,
             Some(rule) => writeln!(f, "taken by {rule}")?,
             None => writeln!(f, "not mirrored: no rule takes it")?,
         }

@@ -18,6 +18,7 @@ mod segment;
 mod seq;
 mod table;
 mod timers;
+mod wakes;
 mod window;
 
 pub use counters::{ClosedFlows, DroppedBytes, FlowCounters, Gaps, Tally};
@@ -25,6 +26,7 @@ pub use limits::{Answers, FlowLimits};
 pub use segment::{Direction, FlowKey, Segment, TcpFlags, Timestamp};
 pub use seq::SeqNumber;
 pub use table::{FlowTable, HashSeed, Lifecycle};
+pub use wakes::Wakes;
 
 /// Why bytes of a stream are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

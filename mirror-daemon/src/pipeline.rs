@@ -137,7 +137,7 @@ impl<O: Outlet> Pipeline<O> {
     /// When to call [`handle_timeout`](Self::handle_timeout) next.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        self.flows.next_timeout().into_iter().chain(self.requests.next_timeout()).min()
+        self.flows.next_timeout().into_iter().chain(self.requests.held.next_due()).min()
     }
 
     /// Lets time pass.
@@ -146,7 +146,7 @@ impl<O: Outlet> Pipeline<O> {
         self.flows
             .handle_timeout(now, &mut |key, connection, event| requests.handle_flow(key, connection, &event));
         self.forget_ignored();
-        while let Some(key) = self.requests.next_due(now) {
+        while let Some(key) = self.requests.held.take_due(now) {
             if let Some(connection) = self.flows.state_mut(&key) {
                 self.requests.handle_http_timeout(&key, connection, now);
             }

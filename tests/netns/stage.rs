@@ -163,6 +163,17 @@ impl Books {
         self.at(&["kernel", counter]) + self.at(&["kernel_losses", counter])
     }
 
+    /// Why requests were dropped, and why copies for a shadow were shed or dropped; reasons that never occurred are
+    /// left out.
+    pub(crate) fn reasons(&self, shadow: &str) -> [(&'static str, BTreeMap<String, u64>); 3] {
+        let copies = &self.0["shadows"][shadow];
+        [
+            ("requests dropped", counts(&self.0["requests"]["dropped_by_reason"])),
+            ("copies shed", counts(&copies["shed_by_reason"])),
+            ("copies dropped", counts(&copies["dropped_by_reason"])),
+        ]
+    }
+
     /// A flow counter.
     pub(crate) fn flow(&self, counter: &str) -> u64 {
         self.at(&["flow", counter])
@@ -170,12 +181,9 @@ impl Books {
 
     /// Counters of a section whose names begin like this, that are not 0.
     pub(crate) fn like(&self, section: &str, start: &str) -> BTreeMap<String, u64> {
-        let counters = self.0[section].as_object().into_iter().flatten();
-        let wanted = counters.filter(|(name, _)| name.starts_with(start));
+        let mut wanted = counts(&self.0[section]);
+        wanted.retain(|name, _| name.starts_with(start));
         wanted
-            .filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)))
-            .filter(|(_, n)| *n > 0)
-            .collect()
     }
 
     /// Bytes of all gaps that the flow stage found.
@@ -249,6 +257,13 @@ impl Books {
         assert_eq!(self.kernel("records"), self.flow("segments"), "{page}");
         assert_eq!(self.kernel("copied_bytes"), self.flow("received_bytes"), "{page}");
     }
+}
+
+/// The numbers of an object that are not 0.
+fn counts(section: &Value) -> BTreeMap<String, u64> {
+    let counters = section.as_object().into_iter().flatten();
+    let numbers = counters.filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)));
+    numbers.filter(|(_, count)| *count > 0).collect()
 }
 
 /// Waits until the daemon has worked off everything, `seen` requests at least, and gives its books.

@@ -201,3 +201,61 @@ fn run_sends_a_capture_file_to_a_live_shadow() {
     let ledger: serde_json::Value = serde_json::from_str(&ledger).unwrap();
     assert!(ledger.to_string().contains("\"replayed\":40"), "{ledger}");
 }
+
+/// What `tap` writes about a capture: its listing, and what it says beside.
+fn tap_of(write: Write) -> (String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("traffic.pcap");
+    std::fs::write(&file, capture(write)).unwrap();
+    let mut tap = std::process::Command::new(binary().unwrap());
+    let done = tap.args(["tap", "--ports", "8080", "--json", "--pcap"]).arg(&file).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(done.stdout), text(done.stderr))
+}
+
+#[test]
+fn tap_lists_a_request_whose_proof_stays_away_before_its_connection_ends() {
+    let (listed, _) = tap_of(|pcap| {
+        let mut waiting = opened(pcap);
+        waiting.request(pcap, b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n").unwrap();
+        pcap.advance_ms(61_000);
+        let mut other =
+            Conversation::new("10.77.0.1:40001".parse().unwrap(), "10.77.0.2:8080".parse().unwrap());
+        other.open(pcap).unwrap();
+        for _ in 0..2 {
+            other.request(pcap, GET).unwrap();
+            other.answer(pcap, OK).unwrap();
+        }
+    });
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines.len(), 3, "{listed}");
+    assert!(
+        lines[0].contains("\"path\":\"/ws\"") && lines[0].contains("\"outcome\":\"dropped\""),
+        "{listed}"
+    );
+}
+
+#[test]
+fn tap_says_how_many_requests_it_had_no_room_for() {
+    let (listed, said) = tap_of(|pcap| {
+        let talks: Vec<_> = (0..17)
+            .map(|number| {
+                let client = format!("10.77.0.1:{}", 40_000 + number).parse().unwrap();
+                let mut talk = Conversation::new(client, "10.77.0.2:8080".parse().unwrap());
+                talk.open(pcap).unwrap();
+                talk.request(pcap, &preface()).unwrap();
+                let calls: Vec<Vec<u8>> = (0..1000).map(|number| call(2 * number + 1, "/a.B/C")).collect();
+                calls.chunks(100).for_each(|some| talk.request(pcap, &some.concat()).unwrap());
+                talk
+            })
+            .collect();
+        for mut talk in talks {
+            let ends: Vec<u8> = (0..1000).flat_map(|number| data(2 * number + 1, b"", true)).collect();
+            talk.request(pcap, &ends).unwrap();
+        }
+    });
+    // 17,000 under way, and room for 16,384.
+    assert_eq!(listed.lines().count(), 16_384);
+    assert!(said.contains("616 more requests are not shown"), "{said}");
+}

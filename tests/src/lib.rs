@@ -3,7 +3,7 @@
 //! [`netns`] builds the network, [`process`] starts programs in it that cannot outlive the test, [`server`] and
 //! [`client`] are the two ends that know exactly what they sent and got, [`nginx`], [`haproxy`], [`envoy`],
 //! [`grpc`], [`h2tools`] and [`loadtool`] wrap the real peers ([`peers`] says where those are that no Debian
-//! package brings), [`daemon`] runs the real binary, and [`bpf`] looks for programs left behind.
+//! package brings), [`kube`] sees a Kubernetes cluster, [`daemon`] runs the real binary, and [`bpf`] looks for programs left behind.
 //!
 //! What it leaves out: it does not know how the daemon works inside; it sees what a user sees.
 
@@ -26,6 +26,7 @@ pub mod fuzz;
 pub mod grpc;
 pub mod h2tools;
 pub mod haproxy;
+pub mod kube;
 pub mod loadtool;
 pub mod netns;
 pub mod nginx;

@@ -5,14 +5,18 @@
 
 mod bench;
 mod ci;
+mod cluster;
 mod demo;
 mod ebpf;
 mod fuzz;
+mod image;
+mod interrupt;
 mod kernel_test;
 mod run;
 mod setup;
 mod test;
 mod toolchain;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -42,6 +46,10 @@ enum Task {
     Test(test::Options),
     /// Run the tests of the kernel programs on Debian 12's kernel 6.1, in a virtual machine. Takes minutes.
     KernelTest(kernel_test::Options),
+    /// A real Kubernetes on this machine, for tests.
+    Cluster(cluster::Options),
+    /// Make the daemon's container image, with or without a container engine.
+    Image(image::Options),
     /// Run what CI runs: format, clippy, rustdoc, dependency policy, every test.
     Ci,
     /// Measure what mirroring costs.
@@ -73,6 +81,8 @@ fn perform(task: &Task) -> Result<()> {
         Task::Demo(options) => demo::demo(options),
         Task::Test(options) => test::test(options),
         Task::KernelTest(options) => kernel_test::kernel_test(options),
+        Task::Cluster(options) => cluster::cluster(options),
+        Task::Image(options) => image::image(options),
         Task::Ci => ci::ci(),
         Task::Bench(options) => bench::bench(options),
         Task::Fuzz(options) => fuzz::fuzz(options),

@@ -85,6 +85,18 @@ fn build(binaries: &[&str], options: &[&str]) -> Result<Vec<PathBuf>> {
     binaries.iter().map(|binary| path_of(binary)).collect()
 }
 
+/// Runs a cargo that builds one binary, with messages in JSON, and gives its path.
+///
+/// # Errors
+/// When the build fails or makes no such binary.
+pub(crate) fn built(command: &mut Command, binary: &str) -> Result<PathBuf> {
+    let built = messages(command)?.into_iter().find_map(|message| {
+        (message.pointer("/target/name")? == binary).then_some(())?;
+        message.get("executable")?.as_str().map(PathBuf::from)
+    });
+    built.with_context(|| format!("cargo built no {binary}"))
+}
+
 /// Builds one integration test of the workspace and gives its path.
 ///
 /// # Errors
@@ -92,11 +104,7 @@ fn build(binaries: &[&str], options: &[&str]) -> Result<Vec<PathBuf>> {
 pub(crate) fn build_test(test: &str) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["test", "--no-run", "--message-format", "json-render-diagnostics", "--test", test]);
-    let built = messages(&mut command)?.into_iter().find_map(|message| {
-        (message.pointer("/target/name")? == test).then_some(())?;
-        message.get("executable")?.as_str().map(PathBuf::from)
-    });
-    built.with_context(|| format!("cargo built no test {test}"))
+    built(&mut command, test).with_context(|| format!("no test {test}"))
 }
 
 /// What cargo says in its machine-readable form.

@@ -3,6 +3,7 @@
 //! Nothing is put into the source tree, and no service is started. A step whose result is there already costs
 //! a few milliseconds.
 
+mod cluster;
 mod debian;
 mod h2_peers;
 mod httpbin;
@@ -32,6 +33,8 @@ pub(crate) enum Need {
     Httpbin,
     /// cargo-deny.
     Policy,
+    /// What a Kubernetes for tests needs from Debian.
+    Cluster,
 }
 
 impl Need {
@@ -76,35 +79,36 @@ pub(crate) fn setup(needs: &[Need]) -> Result<()> {
             Need::AllH2Peers => h2_peers::require()?,
             Need::Httpbin => httpbin::install(),
             Need::Policy => tools::policy()?,
+            Need::Cluster => cluster::install()?,
         }
     }
     Ok(())
 }
 
-pub(crate) use h2_peers::has_h2_peers;
+pub(crate) use h2_peers::{envoy, has_h2_peers};
 pub(crate) use httpbin::gunicorn;
 pub(crate) use old_kernel::old_kernel;
 
 /// One line of progress, printed when the step is done; a second one before it, where it takes long.
-struct Progress {
+pub(crate) struct Progress {
     name: String,
     begun: Instant,
 }
 
 impl Progress {
-    fn begin(name: impl Into<String>) -> Self {
+    pub(crate) fn begin(name: impl Into<String>) -> Self {
         Self { name: name.into(), begun: Instant::now() }
     }
 
-    fn is_there(&self) {
+    pub(crate) fn is_there(&self) {
         self.line("there");
     }
 
-    fn installing(&self) {
+    pub(crate) fn installing(&self) {
         println!("  {:<10} {}", "installing", self.name);
     }
 
-    fn installed(&self) {
+    pub(crate) fn installed(&self) {
         self.line("installed");
     }
 

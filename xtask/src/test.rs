@@ -1,5 +1,7 @@
 //! Every test: the pure ones, the ones on the real kernel, and these once more with clsact forced.
 
+mod cluster;
+
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -20,6 +22,10 @@ const STRICT: &str = "MIRROR_TESTS_STRICT";
 /// The variable that skips the tests that need Envoy, grpcio or h2 from PyPI.
 const NO_H2_PEERS: &str = "MIRROR_TESTS_NO_H2_PEERS";
 
+/// The variable that skips the tests in a cluster, also where nothing else may be skipped: they have a run of their
+/// own.
+const NO_CLUSTER: &str = "MIRROR_TESTS_NO_CLUSTER";
+
 /// The variable that says how TC programs are attached.
 const TC_MODE: &str = "MIRROR_TC_MODE";
 
@@ -31,6 +37,18 @@ pub(crate) struct Options {
     /// Only the tests that need no root, no kernel programs and no set-up.
     #[arg(long)]
     no_root: bool,
+    /// Only the tests in a real Kubernetes, which is brought up and taken down.
+    #[arg(long, conflicts_with = "no_root")]
+    cluster: bool,
+    /// With these gateways; nginx and envoy when none is named.
+    #[arg(long, value_enum, requires = "cluster")]
+    gateway: Vec<cluster::Gateway>,
+    /// Leave the cluster up; take one that is up already.
+    #[arg(long, requires = "cluster")]
+    keep: bool,
+    /// Put a daemon into the cluster that is built fast and is slow.
+    #[arg(long, requires = "cluster")]
+    dev_image: bool,
 }
 
 /// Runs them.
@@ -38,6 +56,9 @@ pub(crate) struct Options {
 /// # Errors
 /// When a test fails, or set-up does.
 pub(crate) fn test(options: &Options) -> Result<()> {
+    if options.cluster {
+        return cluster::in_cluster(options);
+    }
     if options.no_root {
         return run::run(cargo_test(options).env(NO_ROOT, "1"));
     }
@@ -45,6 +66,14 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     println!("kernel object");
     println!("  {}", ebpf::build_ebpf()?.display());
     passes(options)
+}
+
+/// The tests in a cluster, as `cargo xtask test --cluster` runs them.
+///
+/// # Errors
+/// When one of them fails, or the cluster does.
+pub(crate) fn in_cluster() -> Result<()> {
+    cluster::in_cluster(&Options { cluster: true, ..Options::default() })
 }
 
 /// Both passes; the second is done even when the first fails, so that one run shows everything.
@@ -71,7 +100,7 @@ pub(crate) fn passes(options: &Options) -> Result<()> {
 /// `cargo test`, with the filter behind whatever options are still added: cargo takes them in any order.
 fn cargo_test(options: &Options) -> Command {
     let mut command = run::cargo();
-    command.args(["test", "--no-fail-fast"]).args(&options.filter).env_remove(TC_MODE);
+    command.args(["test", "--no-fail-fast"]).args(&options.filter).env_remove(TC_MODE).env(NO_CLUSTER, "1");
     if geteuid().is_root() && !options.no_root {
         command.env(STRICT, "1");
     }

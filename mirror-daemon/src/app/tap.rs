@@ -7,7 +7,7 @@ use crate::capture::{self, Capture, VerdictWriter};
 use crate::cli::TapArgs;
 use crate::config::{CaptureConfig, CapturePoint, Leg};
 use crate::drain::{Phase, Shutdown, Signals};
-use crate::flow::{Answers, FlowEvent, FlowKey, FlowTable, Segment, Timestamp};
+use crate::flow::{Answers, FlowEvent, FlowKey, FlowTable, Segment, Timestamp, Wakes};
 use crate::http::{HttpEvent, HttpFlow, HttpOptions};
 use crate::rule;
 use crate::tap::{Outcome, TapBook, TapFormat, TapWriter};
@@ -111,10 +111,11 @@ fn capturing(config: &CaptureConfig) -> String {
 #[derive(Debug, Default)]
 struct Connection {
     http: Option<HttpFlow>,
-    book: Option<TapBook>,
     client: Option<IpAddr>,
     /// Capture was asked to copy answers whole.
     has_whole_answers: bool,
+    /// When the decoder is woken next; it may have found out since that it need not be.
+    timeout: Option<Timestamp>,
 }
 
 struct Tap {
@@ -133,9 +134,10 @@ struct Seen {
 
 struct Printer {
     seen: Seen,
+    /// The decoders that hold something back.
+    wakes: Wakes,
+    book: TapBook,
     writer: TapWriter<StdoutLock<'static>>,
-    with_headers: bool,
-    with_starts: bool,
     left: u64,
     failed: Option<io::Error>,
     /// `None` where a file is read, which has what it has.
@@ -147,9 +149,9 @@ impl Tap {
         let format = if args.json { TapFormat::Json } else { TapFormat::Lines };
         let printer = Printer {
             seen: Seen::default(),
+            wakes: Wakes::default(),
+            book: TapBook::new(args.headers).with_starts(args.live),
             writer: TapWriter::new(io::stdout().lock(), format).with_numbers(args.live),
-            with_headers: args.headers,
-            with_starts: args.live,
             left: args.count.unwrap_or(u64::MAX),
             failed: None,
             verdicts: None,
@@ -174,13 +176,17 @@ impl Tap {
     }
 
     fn handle_timeout(&mut self, now: Timestamp) {
-        if self.flows.next_timeout().is_none_or(|due| due > now) {
-            return;
-        }
         let (printer, at_unix_ns) = (&mut self.printer, now.0.saturating_add(self.clock_offset_ns));
-        self.flows.handle_timeout(now, &mut |key, connection, event| {
-            printer.handle_flow(key, connection, &event, at_unix_ns);
-        });
+        if self.flows.next_timeout().is_some_and(|due| due <= now) {
+            self.flows.handle_timeout(now, &mut |key, connection, event| {
+                printer.handle_flow(key, connection, &event, at_unix_ns);
+            });
+        }
+        while let Some(key) = printer.wakes.take_due(now) {
+            if let Some(connection) = self.flows.state_mut(&key) {
+                printer.handle_http_timeout(&key, connection, now, at_unix_ns);
+            }
+        }
     }
 
     fn finish(mut self) -> Result<(), Failure> {
@@ -191,6 +197,12 @@ impl Tap {
         eprintln!(
             "mirror-daemon: {segments} segments, {connections} connections and {requests} requests were seen"
         );
+        let not_shown = self.printer.book.not_shown();
+        if not_shown > 0 {
+            eprintln!(
+                "mirror-daemon: {not_shown} more requests are not shown, for too many were under way at once"
+            );
+        }
         match self.printer.failed.or(flushed.err()) {
             // Whoever read us has seen enough.
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -209,26 +221,56 @@ impl Printer {
         event: &FlowEvent<'_>,
         at_unix_ns: u64,
     ) {
-        let Connection { http, book, client, has_whole_answers } = connection;
-        let seen = &mut self.seen;
+        let Connection { http, client, timeout, .. } = connection;
         let http = http.get_or_insert_with(|| {
-            seen.connections = seen.connections.saturating_add(1);
+            self.seen.connections = self.seen.connections.saturating_add(1);
             HttpFlow::new(HttpOptions { proxy_protocol: true, ..HttpOptions::default() })
         });
-        let book = book.get_or_insert_with(|| TapBook::new(self.with_headers).with_starts(self.with_starts));
-        http.handle_event(event, &mut |event| {
-            if let HttpEvent::Client { ip } = &event {
-                *client = Some(*ip);
-            }
-            let client_ip = client.unwrap_or_else(|| rule::ip_of(&key.remote_addr));
-            let Some(record) = book.handle_event(key, client_ip, at_unix_ns, &event) else { return };
-            let ended = u64::from(record.outcome != Outcome::Started);
-            seen.requests = seen.requests.saturating_add(ended);
-            if self.left > 0 && self.failed.is_none() {
-                self.left = self.left.saturating_sub(ended);
-                self.failed = self.writer.write(&record).err();
-            }
-        });
+        http.handle_event(event, &mut |event| self.handle_http(key, client, &event, at_unix_ns));
+        if timeout.is_none() {
+            *timeout = http.next_timeout();
+            self.wakes.add(key, *timeout);
+        }
+        self.follow_wants(key, connection);
+    }
+
+    fn handle_http_timeout(
+        &mut self,
+        key: &FlowKey,
+        connection: &mut Connection,
+        now: Timestamp,
+        at_unix_ns: u64,
+    ) {
+        let Connection { http: Some(http), client, timeout, .. } = connection else { return };
+        http.handle_timeout(now, &mut |event| self.handle_http(key, client, &event, at_unix_ns));
+        *timeout = http.next_timeout();
+        self.wakes.add(key, *timeout);
+        self.follow_wants(key, connection);
+    }
+
+    fn handle_http(
+        &mut self,
+        key: &FlowKey,
+        client: &mut Option<IpAddr>,
+        event: &HttpEvent<'_>,
+        at_unix_ns: u64,
+    ) {
+        if let HttpEvent::Client { ip } = event {
+            *client = Some(*ip);
+        }
+        let client_ip = client.unwrap_or_else(|| rule::ip_of(&key.remote_addr));
+        let Some(record) = self.book.handle_event(key, client_ip, at_unix_ns, event) else { return };
+        let ended = u64::from(record.outcome != Outcome::Started);
+        self.seen.requests = self.seen.requests.saturating_add(ended);
+        if self.left > 0 && self.failed.is_none() {
+            self.left = self.left.saturating_sub(ended);
+            self.failed = self.writer.write(&record).err();
+        }
+    }
+
+    /// Has capture copy as much of the answers as the decoder needs.
+    fn follow_wants(&mut self, key: &FlowKey, connection: &mut Connection) {
+        let Connection { http: Some(http), has_whole_answers, .. } = connection else { return };
         let wants = http.wants_whole_answers();
         if *has_whole_answers != wants
             && let Some(verdicts) = &mut self.verdicts

@@ -96,6 +96,24 @@ fn write_guard_and_mismatches_are_explained() {
 }
 
 #[test]
+fn connect_is_said_to_be_passed_over_in_both_versions() {
+    let config =
+        Config::from_toml(&format!("{TOML}[[route]]\n[[route.rule]]\nmirror = [{{ shadow = \"v2\" }}]"), "m");
+    let config = config.expect("right");
+    for is_http2 in [false, true] {
+        let of = |method| {
+            let question = Question { is_http2, ..question(method, "http://tunnel.example/", &[]) };
+            explain(&config, &question).expect("a request")
+        };
+        let found = of("CONNECT");
+        assert!(found.is_connect && found.rule.is_none() && found.mirrors.is_empty(), "{found}");
+        assert!(found.to_string().contains("passed over as an upgrade"), "{found}");
+        let found = of("GET");
+        assert!(!found.is_connect && found.mirrors.len() == 1, "{found}");
+    }
+}
+
+#[test]
 fn request_with_the_loop_mark_is_not_mirrored() {
     let found = ask("GET", "http://shadowing.example/", &[("X-Mirrored-By", "x")]);
     assert!(found.is_mirror && found.rule.is_none() && found.mirrors.is_empty());

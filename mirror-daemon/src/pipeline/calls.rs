@@ -1,5 +1,6 @@
-//! Calls: requests that are replayed while they are still being captured, from their head on, for they may last for
-//! hours (gRPC).
+//! Calls (gRPC), which may last for hours in either direction. So their requests are streamed: replayed while they are
+//! still being captured, from their head on. And their answers are watched: the shadow of a request that is whole, streamed
+//! or not, is told when its original is cancelled or ends.
 
 use crate::http::{BodyLength, RequestHead, RequestNumber, Version};
 use crate::replay::Canceller;
@@ -61,20 +62,24 @@ impl Calls {
 
     /// The answer is at its end.
     pub(super) fn end(&mut self, number: RequestNumber) {
-        if let Some(place) = self.0.iter().position(|call| call.number == number) {
-            self.0.swap_remove(place);
-        }
+        drop(self.take(number));
     }
 
+    /// The client has cancelled the answer.
     pub(super) fn cancel(&mut self, number: RequestNumber) {
-        if let Some(place) = self.0.iter().position(|call| call.number == number) {
-            self.0.swap_remove(place).cancellers.into_iter().for_each(Canceller::cancel);
-        }
+        self.take(number).into_iter().for_each(Canceller::cancel);
     }
 
     /// The connection has ended, and with it every answer that had not.
     pub(super) fn leave_all(self) {
         self.0.into_iter().flat_map(|call| call.cancellers).for_each(Canceller::leave);
+    }
+
+    /// The cancellers of a call that is over; none when it is not watched.
+    fn take(&mut self, number: RequestNumber) -> Vec<Canceller> {
+        let place = self.0.iter().position(|call| call.number == number);
+        // Not by a swap with the last: the oldest come first.
+        place.map(|place| self.0.remove(place).cancellers).unwrap_or_default()
     }
 }
 

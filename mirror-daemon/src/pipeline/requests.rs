@@ -5,15 +5,13 @@ use super::exchange::{Copy, CopyState, Entry, Exchange};
 use super::{Outlet, PipelineCounters, View};
 use crate::config::Leg;
 use crate::drop_reason::DropReason;
-use crate::flow::{CloseCause, FlowEvent, FlowKey, Timestamp};
+use crate::flow::{CloseCause, FlowEvent, FlowKey, Timestamp, Wakes};
 use crate::http::h2::{H2Counters, Synchronisation};
 use crate::http::{BodyLength, HttpEvent, HttpFlow, HttpOptions, RequestHead, RequestNumber};
 use crate::rewrite::{self, HeadForm, HostSource};
 use crate::rule::{self, Decision, Sender};
 use crate::telemetry::{Ledger, ShadowLedger};
 use bytes::Bytes;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -57,13 +55,9 @@ pub(super) struct Requests<O> {
     pub(super) http_options: HttpOptions,
     /// Flows that are to be forgotten when the segment is done with, or the time that passed: nearly always none.
     pub(super) ignored: Vec<FlowKey>,
-    /// When held requests of a flow have waited for long enough. Entries of flows that have gone, or whose
-    /// request was released, are found to be stale when they are due.
-    pub(super) held: BinaryHeap<Reverse<(Timestamp, FlowKey)>>,
+    /// When held requests of a flow have waited for long enough.
+    pub(super) held: Wakes,
 }
-
-/// Most flows with held requests that are woken for them; in others a held request ends with its flow.
-const MAX_TIMEOUTS: usize = 65_536;
 
 /// What the decoder of an HTTP/2 connection may take beside the bound on all buffers: itself, a dynamic table of 4,096
 /// bytes with its arena, and the buffers that it keeps.
@@ -89,13 +83,8 @@ impl<O: Outlet> Requests<O> {
             counters: PipelineCounters::default(),
             is_unwanted: false,
             ignored: Vec::new(),
-            held: BinaryHeap::new(),
+            held: Wakes::default(),
         }
-    }
-
-    /// When a held request has waited for long enough.
-    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
-        self.held.peek().map(|Reverse((due, _))| *due)
     }
 
     pub(super) fn handle_flow(&mut self, key: &FlowKey, connection: &mut Connection, event: &FlowEvent<'_>) {
@@ -155,7 +144,7 @@ impl<O: Outlet> Requests<O> {
         }
         if timeout.is_none() {
             *timeout = http.next_timeout();
-            self.note_timeout(key, *timeout);
+            self.held.add(key, *timeout);
         }
     }
 
@@ -190,30 +179,13 @@ impl<O: Outlet> Requests<O> {
         }
     }
 
-    /// A flow has at most one entry, so that a flood of held requests is no flood of entries.
-    fn note_timeout(&mut self, key: &FlowKey, due: Option<Timestamp>) {
-        if let Some(due) = due
-            && self.held.len() < MAX_TIMEOUTS
-        {
-            self.held.push(Reverse((due, *key)));
-        }
-    }
-
-    pub(super) fn next_due(&mut self, now: Timestamp) -> Option<FlowKey> {
-        let Reverse((due, key)) = *self.held.peek()?;
-        (due <= now).then(|| {
-            self.held.pop();
-            key
-        })
-    }
-
     pub(super) fn handle_http_timeout(&mut self, key: &FlowKey, connection: &mut Connection, now: Timestamp) {
         let Connection { http: Some(http), under_way, timeout, .. } = connection else { return };
         let before = http.allocated_bytes();
         http.handle_timeout(now, &mut |event| self.handle_http(key, under_way, &event));
         self.charge(before, http.allocated_bytes());
         *timeout = http.next_timeout();
-        self.note_timeout(key, *timeout);
+        self.held.add(key, *timeout);
     }
 
     fn handle_http(&mut self, key: &FlowKey, under_way: &mut UnderWay, event: &HttpEvent<'_>) {

@@ -23,6 +23,13 @@ hosts = ["h.example"]
 "#;
 const MAX_TOTAL_BYTES: usize = 100_000;
 const CONNECTIONS: u16 = 50;
+const KEY: FlowKey = FlowKey {
+    gateway_addr: [1; 16],
+    remote_addr: [2; 16],
+    gateway_port: 8080,
+    remote_port: 40_000,
+    capture_point: 1,
+};
 
 /// Where copies go: counted, and their books closed by dropping them.
 #[derive(Default)]
@@ -66,16 +73,7 @@ fn many_open_connections_sent(bytes: &[u8]) -> (Pipeline<Nowhere>, Arc<Ledger>) 
     let view = Arc::new(View::new(1, Arc::new(config), &ledger));
     let mut pipeline = Pipeline::new(view, Arc::clone(&ledger), HashSeed([1, 2]), Nowhere);
     for port in 0..CONNECTIONS {
-        let key = FlowKey {
-            gateway_addr: [1; 16],
-            remote_addr: [2; 16],
-            gateway_port: 8080,
-            remote_port: 40_000 + port,
-            capture_point: 1,
-        };
-        for (seq, flags, payload) in [(0, TcpFlags::SYN, &b""[..]), (1, TcpFlags::ACK, bytes)] {
-            pipeline.handle_segment(&segment(key, seq, flags, payload));
-        }
+        begin_connection(&mut pipeline, FlowKey { remote_port: KEY.remote_port + port, ..KEY }, bytes);
         let buffered_bytes = pipeline.counters().buffered_bytes;
         // What is given up still keeps its entry.
         let entries_bytes = 512 * usize::from(CONNECTIONS);
@@ -128,20 +126,25 @@ fn route_of_a_gateway_takes_requests_at_the_points_that_carry_it() {
             Pipeline::new(Arc::new(view), Arc::clone(&ledger), HashSeed([1, 2]), Counting::default());
         let key = FlowKey { gateway_port: 8080, remote_port: 40_000, capture_point, ..FlowKey::default() };
         let payload = b"GET / HTTP/1.1\r\nHost: h.example\r\n\r\n";
-        for (seq, flags, payload) in [(0, TcpFlags::SYN, &b""[..]), (1, TcpFlags::ACK, payload)] {
-            pipeline.handle_segment(&segment(key, seq, flags, payload));
-        }
+        begin_connection(&mut pipeline, key, payload);
         pipeline.handle_end();
         assert_eq!(pipeline.outlet_mut().0, expected, "at {capture_point}, told: {is_told}");
         assert_eq!((ledger.matched.value(), ledger.seen()), (u64::try_from(expected).unwrap(), 1));
     }
 }
 
-fn segment(key: FlowKey, seq: u32, flags: TcpFlags, payload: &[u8]) -> Segment<'_> {
+/// A connection is opened and sends `bytes` in one segment.
+fn begin_connection(pipeline: &mut Pipeline<impl Outlet>, key: FlowKey, bytes: &[u8]) {
+    pipeline.handle_segment(&segment(key, TcpFlags::SYN, b""));
+    pipeline.handle_segment(&Segment { seq: SeqNumber(1), ..segment(key, TcpFlags::ACK, bytes) });
+}
+
+/// From the client, at sequence number 0.
+fn segment(key: FlowKey, flags: TcpFlags, payload: &[u8]) -> Segment<'_> {
     Segment {
         key,
         direction: Direction::Request,
-        seq: SeqNumber(seq),
+        seq: SeqNumber(0),
         ack: SeqNumber(0),
         flags,
         selected: None,
@@ -150,4 +153,10 @@ fn segment(key: FlowKey, seq: u32, flags: TcpFlags, payload: &[u8]) -> Segment<'
         offset_bytes: 0,
         payload,
     }
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
 }

@@ -53,10 +53,6 @@ impl Seat {
 
     /// The connection could not be made.
     pub(super) fn handle_connect_failed(mut self, reason: DropReason, why: &str) {
-        self.give_up_connecting(reason, why);
-    }
-
-    fn give_up_connecting(&mut self, reason: DropReason, why: &str) {
         self.place = Place::Gone;
         self.shadow.handle_connect_failed(Lane::Http1, self.id, reason, why);
     }
@@ -118,28 +114,16 @@ impl Drop for Seat {
         if self.place == Place::Gone {
             return;
         }
-        if self.place == Place::Connecting && std::thread::panicking() {
-            // A fault of ours in this one attempt: the next request finds a new one.
-            return self.give_up_connecting(DropReason::Connect, "the attempt to connect panicked");
-        }
-        if self.place == Place::Connecting {
-            // Ended from outside while connecting: the runtime is going, so nobody will serve the queue.
-            self.shadow.close(DropReason::Shutdown);
-        }
         let shadow = Arc::clone(&self.shadow);
-        let mut state = shadow.lock();
-        match self.place {
-            Place::Connecting => state.handle_connected(Lane::Http1),
-            Place::Idle => state.leave_idle(Lane::Http1, self.id),
-            Place::Busy => state.handle_free(),
-            Place::Ready | Place::Gone => {}
-        }
-        state.forget(Lane::Http1, self.id);
-        if let Some(job) = self.job.take() {
-            shadow.book_unfinished(&mut state, &job);
-        }
-        let actions = state.dispatch(&shadow.config, Instant::now());
-        shadow.notify_if_quiet(state);
-        shadow.act(actions);
+        shadow.handle_task_ended((Lane::Http1, self.id), self.place == Place::Connecting, |state| {
+            match self.place {
+                Place::Idle => state.leave_idle(Lane::Http1, self.id),
+                Place::Busy => state.handle_free(),
+                Place::Connecting | Place::Ready | Place::Gone => {}
+            }
+            if let Some(job) = self.job.take() {
+                self.shadow.book_unfinished(state, &job);
+            }
+        });
     }
 }

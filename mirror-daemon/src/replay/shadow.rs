@@ -107,6 +107,34 @@ impl Shadow {
         self.act(actions);
     }
 
+    /// The task of a connection has ended, by itself or from outside, and its seat is gone by that. `give_back` says
+    /// what it held beside the seat.
+    pub(super) fn handle_task_ended(
+        self: &Arc<Self>,
+        (lane, seat): (Lane, SeatId),
+        was_connecting: bool,
+        give_back: impl FnOnce(&mut State),
+    ) {
+        if was_connecting && std::thread::panicking() {
+            // A fault of ours in this one attempt: the next request finds a new one.
+            let why = "the attempt to connect panicked";
+            return self.handle_connect_failed(lane, seat, DropReason::Connect, why);
+        }
+        if was_connecting {
+            // Ended from outside while connecting: the runtime is going, so nobody will serve the queue.
+            self.close(DropReason::Shutdown);
+        }
+        let mut state = self.lock();
+        if was_connecting {
+            state.handle_connected(lane);
+        }
+        give_back(&mut state);
+        state.forget(lane, seat);
+        let actions = state.dispatch(&self.config, Instant::now());
+        self.notify_if_quiet(state);
+        self.act(actions);
+    }
+
     /// Books a request whose fate was never learnt because its task ended.
     pub(super) fn book_unfinished(&self, state: &mut State, job: &Job) {
         if job.is_sent {

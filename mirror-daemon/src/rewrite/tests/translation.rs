@@ -92,14 +92,7 @@ fn form_is_the_captured_version_unless_the_shadow_wants_one() {
 
 #[test]
 fn authority_suffix_table() {
-    for (captured, replayed) in [
-        ("foo.bar.com", "foo.bar.com-shadow"),
-        ("foo.bar.com:8080", "foo.bar.com-shadow:8080"),
-        ("[::1]:80", "[::1]-shadow:80"),
-        ("[::1]", "[::1]-shadow"),
-        ("h:", "h-shadow:"),
-        ("::1", "::1-shadow"),
-    ] {
+    for (captured, replayed) in SUFFIXED {
         let front = [(":scheme", "http"), (":authority", captured)];
         let request = http2("GET", "/", &front, NONE);
         assert_eq!(request.to(HeadForm::Http2)[2], format!(":authority: {replayed}"));

@@ -1,7 +1,12 @@
 //! The decoded fields of one header block, in one arena that is used again for every block.
 
-/// How far beyond the limit a block is still decoded, to keep the dynamic table known.
-const BOMB_FACTOR: usize = 16;
+/// How many times the limit the fields of a block may be, and it is still decoded to its end, which keeps the dynamic
+/// table known. What a block costs follows from it: a few bytes can name entries of 64 KiB over and over.
+///
+/// With the limit of connections (128 KiB) that is 512 KiB, and an encoder that means well stays below: its block has
+/// at most 128 KiB of literals, which Huffman coding made from at most 205 KiB; it names each entry of a table of at
+/// most 64 KiB once; and 32 bytes a field fill the rest only from 7,776 fields on.
+const BOMB_FACTOR: usize = 4;
 /// What a field counts beyond its strings (RFC 9113, 6.5.2).
 const FIELD_BYTES: usize = 32;
 

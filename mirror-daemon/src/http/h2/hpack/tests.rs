@@ -136,6 +136,59 @@ fn a_header_bomb_ends_early_and_forgets_the_table() {
 }
 
 #[test]
+fn fields_up_to_four_times_the_limit_keep_the_table_and_one_byte_more_loses_it() {
+    let limits = FieldLimits { list_bytes: 1024, count: 1000 };
+    for (beyond, is_kept) in [(-1, true), (0, true), (1, false)] {
+        let mut decoder = HpackDecoder::new(limits);
+        let mut out = FieldBlock::default();
+        // An entry of 64 bytes, which is named 62 times, and a field of 33 and its value's bytes that ends the block.
+        let mut block = b"\x40\x01a".to_vec();
+        encoder::integer(31, 7, 0, &mut block);
+        block.extend([b'v'; 31]);
+        block.extend([0xbe; 62]);
+        block.extend(b"\x00\x01b");
+        let value_bytes = usize::try_from(31 + beyond).expect("not below 0");
+        encoder::integer(value_bytes, 7, 0, &mut block);
+        block.extend(vec![b'w'; value_bytes]);
+        assert_eq!(decoder.decode(&block, &mut out), Err(HpackError::FieldsTooLarge), "{beyond}");
+        assert_eq!(decoder.is_whole(), is_kept, "{beyond}");
+        let entry = (b"a".to_vec(), vec![b'v'; 31]);
+        assert_eq!(decoder.decode(b"\xbe", &mut out), Ok(()), "{beyond}");
+        assert_eq!(known_pairs(&out), is_kept.then(|| vec![entry]), "{beyond}");
+    }
+}
+
+/// The most that [`crate::http::h2::connection`] lets a block be, made as a sound encoder would: all of it is decoded.
+#[test]
+fn largest_block_of_a_sound_encoder_is_no_bomb() {
+    let limits = FieldLimits { list_bytes: 128 * 1024, count: 256 };
+    let mut decoder = HpackDecoder::new(limits);
+    let mut out = FieldBlock::default();
+    // A table of 64 KiB, full of 64 entries.
+    let mut fill = Vec::new();
+    encoder::integer(64 * 1024, 5, 0x20, &mut fill);
+    for _ in 0..64 {
+        fill.extend(b"\x40\x01a");
+        encoder::integer(1024 - 33, 7, 0, &mut fill);
+        fill.extend([b'v'; 1024 - 33]);
+    }
+    assert_eq!(decoder.decode(&fill, &mut out), Ok(()));
+    // Every entry once, and 128 KiB of literals in the shortest codes there are.
+    let mut block: Vec<u8> = (0..64).map(|index| 0x80 | (62 + index)).collect();
+    for _ in 0..8 {
+        block.extend(b"\x00\x01b");
+        encoder::integer(16_000, 7, 0x80, &mut block);
+        // "0" is 00000: eight of them fill five octets.
+        block.extend([0; 16_000]);
+    }
+    assert!(block.len() <= 128 * 1024);
+    assert_eq!(decoder.decode(&block, &mut out), Err(HpackError::FieldsTooLarge));
+    assert!(decoder.is_whole());
+    assert_eq!(decoder.decode(b"\xbe", &mut out), Ok(()));
+    assert_eq!(out.unknown_count(), 0);
+}
+
+#[test]
 fn name_by_an_unknown_index_stays_unknown_and_its_value_is_known() {
     let mut decoder = HpackDecoder::joined(LIMITS);
     let mut out = FieldBlock::default();

@@ -1,0 +1,16 @@
+//! Tests in a real Kubernetes of two nodes: `cargo xtask test --cluster`. Without a cluster they say so and do
+//! nothing, but with `CI=true` they fail.
+
+// Every function here is a test or helps one: a panic is a failed test.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod cluster;
+mod gateway;
+mod guide;
