@@ -7,6 +7,7 @@ mod losses;
 mod manifests;
 mod offline;
 mod pages;
+mod pods;
 mod reload;
 mod shard;
 mod source;
@@ -71,7 +72,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
         None if source.file.is_none() && source.manifests.is_none() => {
             Err(Failure::usage(anyhow!("none of --config, --manifests and --pcap was given")))
         }
-        None => live::run(&source),
+        None => live::run(&source, &pods::Place::of(args)),
     }
 }
 

@@ -18,6 +18,7 @@ mod load;
 mod netlink;
 mod netns;
 pub mod pcap;
+mod pod;
 mod reader;
 mod shed;
 mod sock_diag;

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod client;
+pub mod discovery;
 pub mod rules;
 
 mod api;

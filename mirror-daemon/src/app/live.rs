@@ -12,6 +12,7 @@
 use super::control::Control;
 use super::losses::LossLog;
 use super::pages::{self, EndOfCapture, ReloadBooks, Sources};
+use super::pods::{Place, Pods};
 use super::reload::Reloader;
 use super::shard::{Generation, LiveOutlet, Shard};
 use super::source::Source;
@@ -19,6 +20,7 @@ use super::stats::ShardStats;
 use super::{Failure, start};
 use crate::admin::{AdminServer, Pages};
 use crate::capture::{self, Capture, Waker};
+use crate::cluster::discovery::PodPoint;
 use crate::config::Config;
 use crate::drain::{Shutdown, Signals};
 use crate::pipeline::{Pipeline, View};
@@ -31,22 +33,23 @@ use arc_swap::ArcSwap;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
 /// Opens and closes that wait for one capture thread, at most; more are left out: they are hints.
 const LIFECYCLES_WAITING: usize = 4096;
 
 /// Runs until told to end.
-pub(super) fn run(source: &Source) -> Result<(), Failure> {
+pub(super) fn run(source: &Source, place: &Place) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the async runtime can't be started")
         .map_err(Failure::Running)?;
-    runtime.block_on(Box::pin(run_async(source)))
+    runtime.block_on(Box::pin(run_async(source, place)))
 }
 
-async fn run_async(source: &Source) -> Result<(), Failure> {
+async fn run_async(source: &Source, place: &Place) -> Result<(), Failure> {
     // Before the first read, so that no change is missed.
     let watches = Watches {
         file: source.file.as_deref().map(ConfigWatch::new),
@@ -67,10 +70,16 @@ async fn run_async(source: &Source) -> Result<(), Failure> {
     let generation = Generation { view, replay: replayer.handle() };
     let current = Arc::new(ArcSwap::from_pointee(generation));
     let shutdown = Shutdown::new();
-    let (engine, attached) = start_capture(&config, &ledger, &current, &shutdown)?;
+    let pods = place.find_pods(&config)?;
+    let (engine, attached) = if config.capture.points.is_empty() && pods.is_none() {
+        tracing::warn!("no capture point is configured: nothing will be mirrored");
+        (Engine::default(), None)
+    } else {
+        start_capture(&config, &ledger, &current, &shutdown)?
+    };
 
     let (capture, reload) = (Mutex::new(attached), ReloadBooks::default());
-    let sources = Arc::new(Sources { ledger, replayer, current, shutdown, engine, capture, reload });
+    let sources = Arc::new(Sources { ledger, replayer, current, shutdown, engine, capture, pods, reload });
     serve(sources, admin, watches, signals, source.clone()).await
 }
 
@@ -113,7 +122,10 @@ async fn serve(
             let _ = pages_end_rx.await;
         }))
     });
+    let mut pod_points = sources.pods.as_ref().map(Pods::points);
     let reloader = Arc::new(Reloader::new(Arc::clone(&sources), origin));
+    let mut upkeep = tokio::time::interval(pages::KEEP_ATTACHED_EVERY);
+    upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = sources.shutdown.drained() => break,
@@ -122,7 +134,11 @@ async fn serve(
                 // Loading kernel programs takes its time, and the replayer goes on meanwhile.
                 let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
             }
-            () = sources.keep_attached() => {}
+            () = changed(pod_points.as_mut()) => {
+                let reloader = Arc::clone(&reloader);
+                let _ = tokio::task::spawn_blocking(move || reloader.follow_pods()).await;
+            }
+            _ = upkeep.tick() => sources.keep_attached().await,
         }
     }
     watching.iter().for_each(tokio::task::JoinHandle::abort);
@@ -134,6 +150,16 @@ async fn serve(
     sources.shutdown.stop();
     let _ = obeying.await;
     outcome
+}
+
+/// Waits until other capture points of pods are wanted.
+async fn changed(points: Option<&mut watch::Receiver<Arc<Vec<PodPoint>>>>) {
+    if let Some(points) = points
+        && points.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Ends capture, then replay. The books balance afterwards.
@@ -251,18 +277,15 @@ fn start_capture(
     shutdown: &Shutdown,
 ) -> Result<(Engine, Option<Attached>), Failure> {
     let mut engine = Engine::default();
-    if config.capture.points.is_empty() {
-        tracing::warn!("no capture point is configured: nothing will be mirrored");
-        return Ok((engine, None));
-    }
     let Capture { attacher, readers, control, counters, mut live, verdicts } =
         capture::open(&config.capture).map_err(Failure::usage)?;
     start::refuse_missing_points(&attacher)?;
     let generation = current.load_full();
     let view = View::clone(&generation.view);
     let points = attacher.points().into_iter().map(|point| (point.number, point.point));
+    let view = view.at_points(&config.capture, points);
     let replay = generation.replay.clone();
-    current.store(Arc::new(Generation { view: Arc::new(view.at_points(points)), replay }));
+    current.store(Arc::new(Generation { view: Arc::new(view), replay }));
     // Ready means capturing: the programs do nothing until the first beat.
     live.beat().map_err(Failure::usage)?;
     let mut lifecycle_txs = Vec::new();

@@ -2,6 +2,7 @@
 
 use super::live::{Attached, Engine};
 use super::losses;
+use super::pods::Pods;
 use super::shard::Generation;
 use crate::admin::Health;
 use crate::capture::PointState;
@@ -16,7 +17,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often capture points are looked after: interfaces come and go.
-const KEEP_ATTACHED_EVERY: Duration = Duration::from_secs(2);
+pub(super) const KEEP_ATTACHED_EVERY: Duration = Duration::from_secs(2);
 
 /// Everything that runs, for whoever asks.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Sources {
     pub(super) shutdown: Shutdown,
     pub(super) engine: Engine,
     pub(super) capture: std::sync::Mutex<Option<Attached>>,
+    /// `None`: no pod is looked for.
+    pub(super) pods: Option<Pods>,
     pub(super) reload: ReloadBooks,
 }
 
@@ -47,15 +50,18 @@ pub(super) struct EndOfCapture {
 }
 
 impl Sources {
-    /// Tries again, from time to time, what could not be attached, and logs what the kernel lost. Never returns but
-    /// to be called again.
+    /// Tries again what could not be attached, and logs what the kernel lost. To be called every
+    /// [`KEEP_ATTACHED_EVERY`].
     pub(super) async fn keep_attached(self: &Arc<Self>) {
-        tokio::time::sleep(KEEP_ATTACHED_EVERY).await;
         let sources = Arc::clone(self);
         let looked = tokio::task::spawn_blocking(move || {
             if let Some(attached) = &mut *sources.capture.lock().unwrap_or_else(PoisonError::into_inner) {
                 attached.attacher.check();
                 attached.log_losses(Instant::now());
+                if let Some(pods) = &sources.pods {
+                    pods.report(&attached.attacher.points());
+                    pods.listen(sources.current.load().view.config.pods.silent_after, &sources.engine.stats);
+                }
             }
         });
         let _ = looked.await;
@@ -78,6 +84,7 @@ impl Sources {
             shadows: self.replayer.status(),
             config: self.config_status(),
             draining: self.shutdown.phase() != Phase::Running,
+            pods: self.pods.as_ref().map(Pods::reading),
             ..Snapshot::default()
         };
         self.read_capture(&mut snapshot);
@@ -118,9 +125,15 @@ impl Sources {
             .attacher
             .points()
             .iter()
-            .map(|point| PointStatus {
-                name: point.point.to_string(),
-                attached: matches!(point.state, PointState::Attached(_)),
+            .map(|point| {
+                let pod = self.pods.as_ref().and_then(|pods| pods.pod_at(&point.point));
+                PointStatus {
+                    name: pod
+                        .as_ref()
+                        .map_or_else(|| point.point.to_string(), |pod| format!("pod {pod}: {}", point.point)),
+                    attached: matches!(point.state, PointState::Attached(_)),
+                    is_pod: pod.is_some(),
+                }
             })
             .collect();
     }

@@ -12,6 +12,7 @@ pub use trial::Trial;
 use super::error::CaptureError;
 use super::kernel_log::KernelLog;
 use super::load::{TestKnobs, map};
+use super::pod;
 use crate::config::{CaptureConfig, CapturePoint, TcMode};
 use crate::telemetry::logging::in_words;
 use aya::Ebpf;
@@ -110,6 +111,8 @@ pub struct Attacher {
 /// One wanted capture point and what holds it in the kernel.
 struct Held {
     point: CapturePoint,
+    /// Where it was found to be; `None` when it was not found.
+    place: Option<CapturePoint>,
     /// `None` when it could not be told.
     identity: Option<Identity>,
     links: Result<Links, CaptureError>,
@@ -194,15 +197,20 @@ impl Attacher {
         tc_mode: TcMode,
         neighbours: &Neighbours,
     ) -> Held {
-        match Identity::of(&point) {
+        let place = match pod::placed(&point) {
+            Ok(place) => place,
+            Err(error) => return Held { point, place: None, identity: None, links: Err(error) },
+        };
+        let (identity, links) = match Identity::of(&place) {
             Ok(identity) => {
                 let links = neighbours
                     .refuse_overlap(&identity)
-                    .and_then(|()| self.attach(number, &point, tc_mode, PointFlags::PAUSED));
-                Held { point, identity: Some(identity), links }
+                    .and_then(|()| self.attach(number, &place, tc_mode, PointFlags::PAUSED));
+                (Some(identity), links)
             }
-            Err(error) => Held { point, identity: None, links: Err(error) },
-        }
+            Err(error) => (None, Err(error)),
+        };
+        Held { point, place: Some(place), identity, links }
     }
 
     /// From now on the point tells what it sees.
@@ -308,15 +316,15 @@ impl Attacher {
 
     /// Looks for the gateway's flows that are older than the hooks.
     fn adopt(&mut self) {
-        let namespace = |held: &Held| match (&held.point, &held.links) {
-            (CapturePoint::Interface { netns, .. }, Ok(_)) => Some(netns.clone()),
+        let namespace = |held: &Held| match (&held.place, &held.links) {
+            (Some(CapturePoint::Interface { netns, .. }), Ok(_)) => Some(netns.clone()),
             _ => None,
         };
         let namespaces: HashSet<Option<PathBuf>> = self.points.values().filter_map(namespace).collect();
         self.selection.adopt(&namespaces, &self.current);
     }
 
-    /// `flags`: of [`PointFlags`], beside those that the point itself makes necessary.
+    /// `point`: as [`pod::placed`] gives it. `flags`: of [`PointFlags`], beside those that the point itself makes necessary.
     fn attach(
         &mut self,
         number: u32,
@@ -338,6 +346,7 @@ impl Attacher {
                 self.places.set(number, place, 0).map_err(CaptureError::map("POINTS"))?;
                 cgroup::attach(&mut self.ebpf, number, path).map(Links::Cgroup)
             }
+            CapturePoint::Pod { name, .. } => Err(CaptureError::PodNamespace { pod: name.clone() }),
         }
     }
 

@@ -9,6 +9,7 @@ pub use rules::{RulesStatus, WatchState, WatchStatus};
 
 use super::ledger::{Counter, PerReason};
 use super::{Ledger, ShadowLedger};
+use crate::cluster::discovery::Reading;
 use crate::drop_reason::DropReason;
 use std::sync::Arc;
 
@@ -49,6 +50,8 @@ pub struct Snapshot {
     pub rules: Option<RulesStatus>,
     /// True from the first SIGTERM or SIGINT on.
     pub draining: bool,
+    /// The looking for pods; `None`: none is looked for.
+    pub pods: Option<Reading>,
 }
 
 /// One capture point that is wanted.
@@ -58,6 +61,8 @@ pub struct PointStatus {
     pub name: String,
     /// True when all of its programs are attached.
     pub attached: bool,
+    /// True for one of a pod that was found: it is not waited for.
+    pub is_pod: bool,
 }
 
 /// One shadow now, as `replay` tells it.

@@ -38,14 +38,11 @@ impl std::fmt::Debug for Trial {
 }
 
 impl Trial {
-    /// A point that could not be attached, or not in the wanted way, and why, in words.
-    #[must_use]
-    pub fn failure(&self) -> Option<(CapturePoint, String)> {
+    /// The points that could not be attached, or not in the wanted way, and why, in words.
+    pub fn failures(&self) -> impl Iterator<Item = (CapturePoint, String)> {
         let fresh = self.fresh.values().map(|held| (&held.point, &held.links));
         let all = fresh.chain(self.anew.iter().map(|anew| (&anew.point, &anew.links)));
-        let mut failures =
-            all.filter_map(|(point, links)| Some((point.clone(), in_words(links.as_ref().err()?))));
-        failures.next()
+        all.filter_map(|(point, links)| Some((point.clone(), in_words(links.as_ref().err()?))))
     }
 }
 
@@ -59,7 +56,7 @@ impl Attacher {
     /// Attaches what `config` wants and is not there yet, beside what there is, and changes nothing else.
     ///
     /// # Errors
-    /// When more points are wanted than there can be. That one cannot be attached is told by [`Trial::failure`].
+    /// When more points are wanted than there can be. That one cannot be attached is told by [`Trial::failures`].
     pub fn try_out(&mut self, config: &CaptureConfig) -> Result<Trial, CaptureError> {
         if config.points.len() > MAX_CAPTURE_POINTS {
             return Err(CaptureError::TooManyPoints { limit: MAX_CAPTURE_POINTS });
@@ -153,10 +150,11 @@ impl Attacher {
 
     /// Attaches the point once more in the other way. `None`: there is no other way here, and that is as well.
     fn attach_otherwise(&mut self, number: u32, mode: TcMode) -> Option<Anew> {
-        let point = self.points.get(&number)?.point.clone();
+        let held = self.points.get(&number)?;
+        let (point, place) = (held.point.clone(), held.place.clone()?);
         // By clsact it is attached already.
         let tried = if mode == TcMode::Auto { TcMode::Tcx } else { mode };
-        match self.attach(number, &point, tried, 0) {
+        match self.attach(number, &place, tried, 0) {
             Err(CaptureError::Program { .. }) if mode == TcMode::Auto => None,
             links => Some(Anew { number, point, links }),
         }
