@@ -9,13 +9,14 @@
 //! The end, on SIGTERM: capture threads take what is in their rings and end; the programs are detached; the
 //! replayer finishes what it has until the deadline; the pages stop last.
 
+use super::cluster::Cluster;
 use super::control::Control;
 use super::losses::LossLog;
 use super::pages::{self, EndOfCapture, ReloadBooks, Sources};
 use super::pods::{Place, Pods};
-use super::reload::Reloader;
+use super::reload::{Changed, Reloader};
 use super::shard::{Generation, LiveOutlet, Shard};
-use super::source::Source;
+use super::source::{Base, Source};
 use super::stats::ShardStats;
 use super::{Failure, start};
 use crate::admin::{AdminServer, Pages};
@@ -56,7 +57,8 @@ async fn run_async(source: &Source, place: &Place) -> Result<(), Failure> {
         manifests: source.manifests.as_deref().map(ConfigWatch::of_tree),
     };
     let signals = Signals::install().context("signals can't be handled").map_err(Failure::Running)?;
-    let config = Arc::new(source.load().map_err(Failure::Usage)?);
+    let (base, config) = source.read().map_err(Failure::Usage)?;
+    let config = Arc::new(config);
     step_back(config.nice);
     let ledger = Arc::new(Ledger::default());
     let view = Arc::new(View::new(1, Arc::clone(&config), &ledger));
@@ -70,6 +72,8 @@ async fn run_async(source: &Source, place: &Place) -> Result<(), Failure> {
     let generation = Generation { view, replay: replayer.handle() };
     let current = Arc::new(ArcSwap::from_pointee(generation));
     let shutdown = Shutdown::new();
+    let cluster = Cluster::new(place.kubeconfig());
+    cluster.resolve(&config.kubernetes).map_err(Failure::Usage)?;
     let pods = place.find_pods(&config)?;
     let (engine, attached) = if config.capture.points.is_empty() && pods.is_none() {
         tracing::warn!("no capture point is configured: nothing will be mirrored");
@@ -79,8 +83,9 @@ async fn run_async(source: &Source, place: &Place) -> Result<(), Failure> {
     };
 
     let (capture, reload) = (Mutex::new(attached), ReloadBooks::default());
-    let sources = Arc::new(Sources { ledger, replayer, current, shutdown, engine, capture, pods, reload });
-    serve(sources, admin, watches, signals, source.clone()).await
+    let sources =
+        Arc::new(Sources { ledger, replayer, current, shutdown, engine, capture, pods, cluster, reload });
+    serve(sources, admin, watches, signals, (source.clone(), base)).await
 }
 
 /// What tells that the configuration may have changed.
@@ -103,7 +108,7 @@ async fn serve(
     admin: Option<AdminServer>,
     watches: Watches,
     signals: Signals,
-    origin: Source,
+    (origin, base): (Source, Base),
 ) -> Result<(), Failure> {
     // From signals and what is watched to the reloader below; one that waits stands for all.
     let (reload_tx, mut reload_rx) = mpsc::channel(1);
@@ -123,7 +128,7 @@ async fn serve(
         }))
     });
     let mut pod_points = sources.pods.as_ref().map(Pods::points);
-    let reloader = Arc::new(Reloader::new(Arc::clone(&sources), origin));
+    let reloader = Arc::new(Reloader::new(Arc::clone(&sources), origin, base));
     let mut upkeep = tokio::time::interval(pages::KEEP_ATTACHED_EVERY);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -132,7 +137,11 @@ async fn serve(
             Some(_) = reload_rx.recv() => {
                 let reloader = Arc::clone(&reloader);
                 // Loading kernel programs takes its time, and the replayer goes on meanwhile.
-                let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+                let _ = tokio::task::spawn_blocking(move || reloader.reload(Changed::Files)).await;
+            }
+            () = sources.cluster.changed() => {
+                let reloader = Arc::clone(&reloader);
+                let _ = tokio::task::spawn_blocking(move || reloader.reload(Changed::Cluster)).await;
             }
             () = changed(pod_points.as_mut()) => {
                 let reloader = Arc::clone(&reloader);

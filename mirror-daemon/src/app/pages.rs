@@ -1,5 +1,6 @@
 //! What the pages are told: one reading of everything that runs.
 
+use super::cluster::Cluster;
 use super::live::{Attached, Engine};
 use super::losses;
 use super::pods::Pods;
@@ -30,6 +31,7 @@ pub(super) struct Sources {
     pub(super) capture: std::sync::Mutex<Option<Attached>>,
     /// `None`: no pod is looked for.
     pub(super) pods: Option<Pods>,
+    pub(super) cluster: Cluster,
     pub(super) reload: ReloadBooks,
 }
 
@@ -85,6 +87,7 @@ impl Sources {
             config: self.config_status(),
             draining: self.shutdown.phase() != Phase::Running,
             pods: self.pods.as_ref().map(Pods::reading),
+            rules: self.cluster.status(),
             ..Snapshot::default()
         };
         self.read_capture(&mut snapshot);

@@ -75,8 +75,8 @@ struct Shared {
     statuses: Mutex<Statuses>,
     /// Something in the store has changed.
     is_dirty: Notify,
-    /// The rules have changed.
-    has_changed: Notify,
+    /// To whoever runs the rules.
+    has_changed: Arc<Notify>,
     pace: Pace,
 }
 
@@ -93,30 +93,31 @@ struct Books {
 }
 
 impl ClusterRules {
-    /// Starts to watch, on the runtime of `handle`, on which `client` was made.
+    /// Starts to watch, on the runtime of `handle`, on which `client` was made. `has_changed` is told when the rules
+    /// are known for the first time, and when they are no longer those that were told of, or taken.
     #[must_use]
-    pub fn start(handle: &Handle, client: Client, settings: KubernetesConfig) -> Self {
-        Self::start_at(handle, client, settings, Pace::default(), Limits::default())
-    }
-
-    fn start_at(
+    pub fn start(
         handle: &Handle,
         client: Client,
         settings: KubernetesConfig,
+        has_changed: Arc<Notify>,
+    ) -> Self {
+        let books = Books::new(settings, Limits::default());
+        Self::start_with(handle, client, books, has_changed, Pace::default())
+    }
+
+    fn start_with(
+        handle: &Handle,
+        client: Client,
+        books: Books,
+        has_changed: Arc<Notify>,
         pace: Pace,
-        limits: Limits,
     ) -> Self {
         let shared = Arc::new(Shared {
-            books: Mutex::new(Books {
-                store: Store::new(limits),
-                is_synced: false,
-                settings,
-                resolved: None,
-                told: String::new(),
-            }),
+            books: Mutex::new(books),
             statuses: Mutex::default(),
             is_dirty: Notify::new(),
-            has_changed: Notify::new(),
+            has_changed,
             pace,
         });
         let watches = Kind::ALL.map(|kind| {
@@ -146,20 +147,16 @@ impl ClusterRules {
     }
 
     /// What [`ClusterRules::resolve`] gave, with these settings, is what runs now: changes are told against it.
-    pub fn taken(&self, settings: &KubernetesConfig, resolved: &Resolved) {
+    pub fn taken(&self, settings: &KubernetesConfig, resolved: Option<&Resolved>) {
         let mut books = self.shared.books();
-        books.told = resolved.to_toml();
+        books.told = resolved.map(Resolved::to_toml).unwrap_or_default();
         if books.settings != *settings {
             books.settings.clone_from(settings);
             books.resolved = None;
-            self.shared.is_dirty.notify_one();
         }
-    }
-
-    /// Returns when the rules have changed since the last call, or since they were taken; also when they are known
-    /// for the first time.
-    pub async fn changed(&self) {
-        self.shared.has_changed.notified().await;
+        drop(books);
+        // What has changed meanwhile is told.
+        self.shared.is_dirty.notify_one();
     }
 
     /// How it stands.
@@ -201,6 +198,11 @@ impl Shared {
 }
 
 impl Books {
+    fn new(settings: KubernetesConfig, limits: Limits) -> Self {
+        let store = Store::new(limits);
+        Self { store, is_synced: false, settings, resolved: None, told: String::new() }
+    }
+
     fn resolve(&mut self) -> Arc<Resolved> {
         let made = self
             .resolved

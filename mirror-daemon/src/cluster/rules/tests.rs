@@ -40,7 +40,8 @@ fn follow(fake: &Fake) -> ClusterRules {
 fn follow_with(fake: &Fake, settings: KubernetesConfig, limits: Limits) -> ClusterRules {
     let config = ::kube::Config::new(format!("http://{}", fake.address).parse().unwrap());
     let client = crate::cluster::client::client(config).unwrap();
-    ClusterRules::start_at(&Handle::current(), client, settings, PACE, limits)
+    let books = Books::new(settings, limits);
+    ClusterRules::start_with(&Handle::current(), client, books, Arc::default(), PACE)
 }
 
 /// Waits until `holds`; what `tell` says when it never does.
@@ -49,6 +50,13 @@ async fn until(mut holds: impl FnMut() -> bool, tell: impl Fn() -> String) {
     while !holds() {
         assert!(begun.elapsed() < PATIENCE, "{}", tell());
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+impl ClusterRules {
+    /// Waits until they have changed.
+    async fn changed(&self) {
+        self.shared.has_changed.notified().await;
     }
 }
 

@@ -145,7 +145,7 @@ async fn server_that_ends_every_watch_at_once_is_not_asked_without_a_pause() {
     let config = ::kube::Config::new(format!("http://{}", fake.address).parse().unwrap());
     let client = crate::cluster::client::client(config).unwrap();
     let settings = KubernetesConfig::default();
-    let rules = ClusterRules::start(&Handle::current(), client, settings);
+    let rules = ClusterRules::start(&Handle::current(), client, settings, Arc::default());
     let watches = || fake.requests(&format!("WATCH {ROUTES}")).len();
     until(|| watches() >= 4, || format!("{:?}", rules.status())).await;
     // Pauses of at least 125, 250 and 500 ms were between them.

@@ -76,7 +76,7 @@ async fn rules_that_run_already_are_not_told_again() {
         KubernetesConfig { cluster_domain: "corp.example".to_owned(), ..KubernetesConfig::default() };
     let resolved = rules.resolve(&settings).unwrap();
     assert!(resolved.to_toml().contains("shadow.shop.svc.corp.example"));
-    rules.taken(&settings, &resolved);
+    rules.taken(&settings, Some(&resolved));
     fake.put(ROUTES, route("cart", "shop/shadow", 1));
     rules.changed().await;
     assert!(
