@@ -59,7 +59,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             unreachable: Duration::from_secs(5),
-            refused: Duration::from_secs(30),
+            refused: Duration::from_secs(10),
             absent: [Duration::from_secs(5), Duration::from_secs(60)],
             watch: Duration::from_secs(300),
             collect: Duration::from_millis(150),

@@ -232,6 +232,11 @@ impl Watch {
         self.enter(if is_forbidden { WatchState::Forbidden } else { WatchState::Failing });
         // Rules may be possible without it.
         self.shared.is_dirty.notify_one();
+        if let Fault::Gone(_) = fault {
+            // As after each restart of an API server; the list that follows mends it.
+            tracing::debug!(resource = kind.plural(), "a watch was too old to go on: {fault}");
+            return;
+        }
         if !self.tells(fault.label()) {
             return;
         }
@@ -244,7 +249,6 @@ impl Watch {
                 "the daemon's account may not {verb} {resource} of the API group {group:?}: give it a ClusterRole with the \
                  verbs list and watch for them; what was known of them stays. The API server says: {message}"
             ),
-            Fault::Gone(_) => tracing::debug!(resource, "a watch was too old to go on: {fault}"),
             fault => tracing::warn!(
                 verb,
                 group,
