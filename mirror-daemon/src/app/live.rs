@@ -12,7 +12,7 @@
 use super::cluster::Cluster;
 use super::control::Control;
 use super::losses::LossLog;
-use super::pages::{self, EndOfCapture, ReloadBooks, Sources};
+use super::pages::{self, EndOfCapture, ReloadBooks, Seen, Sources};
 use super::pods::{Place, Pods};
 use super::reload::{Changed, Reloader};
 use super::shard::{Generation, LiveOutlet, Shard};
@@ -82,9 +82,20 @@ async fn run_async(source: &Source, place: &Place) -> Result<(), Failure> {
         start_capture(&config, &ledger, &current, &shutdown)?
     };
 
+    let seen = Mutex::new(attached.as_ref().map(Seen::of).unwrap_or_default());
     let (capture, reload) = (Mutex::new(attached), ReloadBooks::default());
-    let sources =
-        Arc::new(Sources { ledger, replayer, current, shutdown, engine, capture, pods, cluster, reload });
+    let sources = Arc::new(Sources {
+        ledger,
+        replayer,
+        current,
+        shutdown,
+        engine,
+        capture,
+        seen,
+        pods,
+        cluster,
+        reload,
+    });
     serve(sources, admin, watches, signals, (source.clone(), base)).await
 }
 

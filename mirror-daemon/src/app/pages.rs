@@ -6,7 +6,7 @@ use super::losses;
 use super::pods::Pods;
 use super::shard::Generation;
 use crate::admin::Health;
-use crate::capture::PointState;
+use crate::capture::{self, PointState};
 use crate::drain::{Phase, Shutdown};
 use crate::replay::Replayer;
 use crate::telemetry::Ledger;
@@ -14,7 +14,7 @@ use crate::telemetry::snapshot::{ConfigStatus, LabelledCount, LedgerReading, Poi
 use arc_swap::ArcSwap;
 use mirror_common::KernelCounter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often capture points are looked after: interfaces come and go.
@@ -28,11 +28,26 @@ pub(super) struct Sources {
     pub(super) current: Arc<ArcSwap<Generation>>,
     pub(super) shutdown: Shutdown,
     pub(super) engine: Engine,
-    pub(super) capture: std::sync::Mutex<Option<Attached>>,
+    pub(super) capture: Mutex<Option<Attached>>,
+    /// What the pages tell of it: whoever attaches holds the lock above for long.
+    pub(super) seen: Mutex<Seen>,
     /// `None`: no pod is looked for.
     pub(super) pods: Option<Pods>,
     pub(super) cluster: Cluster,
     pub(super) reload: ReloadBooks,
+}
+
+/// The capture side, as it was when it was looked at last.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    points: Vec<capture::PointStatus>,
+    counters: Option<Arc<capture::CounterReader>>,
+}
+
+impl Seen {
+    pub(super) fn of(attached: &Attached) -> Self {
+        Self { points: attached.attacher.points(), counters: Some(Arc::clone(&attached.counters)) }
+    }
 }
 
 /// How reloads went.
@@ -60,8 +75,8 @@ impl Sources {
             if let Some(attached) = &mut *sources.capture.lock().unwrap_or_else(PoisonError::into_inner) {
                 attached.attacher.check();
                 attached.log_losses(Instant::now());
+                sources.look_at(attached);
                 if let Some(pods) = &sources.pods {
-                    pods.report(&attached.attacher.points());
                     pods.listen(sources.current.load().view.config.pods.silent_after, &sources.engine.stats);
                 }
             }
@@ -69,10 +84,20 @@ impl Sources {
         let _ = looked.await;
     }
 
+    /// Tells the pages, and those who look for pods, what became of capture points. To be called after each change.
+    pub(super) fn look_at(&self, attached: &Attached) {
+        let seen = Seen::of(attached);
+        if let Some(pods) = &self.pods {
+            pods.report(&seen.points);
+        }
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    }
+
     /// Ends the capture threads, which take what is in their rings, then detaches every kernel program. Blocks.
     pub(super) fn end_capture(&self) -> EndOfCapture {
         let outcome = self.engine.end();
         let attached = self.capture.lock().unwrap_or_else(PoisonError::into_inner).take();
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
         let counters = attached.map(|attached| Arc::clone(&attached.counters));
         let kernel_complete = counters.is_none_or(|counters| {
             counters.snapshot().is_ok_and(|now| losses::of(&now).all(|(_, count)| count == 0))
@@ -114,9 +139,9 @@ impl Sources {
     }
 
     fn read_capture(&self, snapshot: &mut Snapshot) {
-        let capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(attached) = &*capture else { return };
-        if let Ok(counters) = attached.counters.snapshot() {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(counters) = &seen.counters else { return };
+        if let Ok(counters) = counters.snapshot() {
             let labelled =
                 |counter: &KernelCounter| -> LabelledCount { (counter.label(), counters.of(*counter)) };
             let (losses, others): (Vec<_>, Vec<_>) =
@@ -124,9 +149,8 @@ impl Sources {
             snapshot.kernel_losses = losses.into_iter().map(labelled).collect();
             snapshot.kernel = others.into_iter().map(labelled).collect();
         }
-        snapshot.points = attached
-            .attacher
-            .points()
+        snapshot.points = seen
+            .points
             .iter()
             .map(|point| {
                 let pod = self.pods.as_ref().and_then(|pods| pods.pod_at(&point.point));

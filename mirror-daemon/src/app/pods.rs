@@ -113,8 +113,7 @@ impl Pods {
     /// The pod whose point this is.
     pub(super) fn pod_at(&self, point: &CapturePoint) -> Option<String> {
         let points = self.discovery.points();
-        let found = points.borrow().iter().find(|one| one.point == *point).map(|one| one.pod.clone());
-        found
+        points.borrow().iter().find(|one| one.point == *point).map(|one| one.pod.clone())
     }
 }
 

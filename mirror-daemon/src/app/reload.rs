@@ -1,7 +1,6 @@
 //! Takes a changed configuration as a whole, or leaves the running one as it is.
 
 use super::cluster::Cluster;
-use super::live::Attached;
 use super::pages::Sources;
 use super::pods::joined;
 use super::shard::Generation;
@@ -103,10 +102,11 @@ impl Reloader {
             capture.as_mut().map(|attached| try_out(&mut attached.attacher, &wanted, must)).transpose()?;
         let view = View::new(running.generation.saturating_add(1), Arc::clone(config), &self.sources.ledger);
         let reconfigured = self.sources.replayer.reconfigure(view.shadows());
-        let Some((Attached { attacher, .. }, trial)) = capture.as_mut().zip(trial) else {
+        let Some((attached, trial)) = capture.as_mut().zip(trial) else {
             reconfigured?;
             return Ok(self.take_up(view));
         };
+        let attacher = &mut attached.attacher;
         if let Err(error) = reconfigured {
             attacher.abandon(trial);
             return Err(error.into());
@@ -115,8 +115,8 @@ impl Reloader {
         let committed = attacher.commit(trial);
         let view = at_points(view, &wanted, attacher);
         let generation = self.take_up(view);
+        self.sources.look_at(attached);
         if let Some(pods) = &self.sources.pods {
-            pods.report(&attacher.points());
             pods.select(config);
         }
         committed?;
@@ -127,15 +127,14 @@ impl Reloader {
     /// stays wanted. Blocks.
     pub(super) fn follow_pods(&self) {
         let mut capture = self.sources.capture.lock().unwrap_or_else(PoisonError::into_inner);
-        let (Some(Attached { attacher, .. }), Some(pods)) = (&mut *capture, &self.sources.pods) else {
-            return;
-        };
+        let Some(attached) = &mut *capture else { return };
+        let attacher = &mut attached.attacher;
         let running = Arc::clone(&self.sources.current.load().view);
         let wanted = self.with_pods(&running.config.capture);
         let changed = attacher.try_out(&wanted).and_then(|trial| attacher.commit(trial));
         // Also after a failure: some of it may have been done.
         self.take_up(at_points(View::clone(&running), &wanted, attacher));
-        pods.report(&attacher.points());
+        self.sources.look_at(attached);
         if let Err(error) = changed {
             tracing::error!(why = in_words(&error), "the capture points of pods can't be changed");
         }

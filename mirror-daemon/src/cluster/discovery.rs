@@ -12,6 +12,7 @@
 //! cgroup tree.
 
 mod cgroups;
+mod event;
 mod latency;
 mod pod;
 mod points;
@@ -28,6 +29,7 @@ pub use watch::WatchState;
 use super::client::Access;
 use crate::config::CapturePoint;
 use cgroups::{CgroupWatch, Change};
+use kube::Client;
 use points::{Notice, PodPoints};
 use silence::{Listened, Silence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,6 +63,7 @@ pub struct Discovery {
     selection_tx: channel::Sender<Arc<Selection>>,
     /// From the joining of all that is told.
     points_rx: channel::Receiver<Arc<Vec<PodPoint>>>,
+    runtime: Handle,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -84,6 +87,16 @@ struct State {
     /// What was logged last of the watch.
     watch_told: Option<String>,
     is_known: bool,
+    /// Once there is one.
+    client: Option<ApiClient>,
+}
+
+struct ApiClient(Client);
+
+impl std::fmt::Debug for ApiClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ApiClient")
+    }
 }
 
 impl Discovery {
@@ -100,11 +113,12 @@ impl Discovery {
             watch_failures: 0,
             watch_told: None,
             is_known: false,
+            client: None,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Notify::new(), points_tx });
         let watching = runtime.spawn(watch::run(access, node, selection_rx, Arc::clone(&shared)));
         let joining = runtime.spawn(join(Arc::clone(&shared)));
-        Self { shared, selection_tx, points_rx, tasks: [watching, joining] }
+        Self { shared, selection_tx, points_rx, runtime: runtime.clone(), tasks: [watching, joining] }
     }
 
     /// From now on other pods are wanted.
@@ -152,6 +166,9 @@ impl Discovery {
                 "a Ready pod has had no traffic that is captured: does it listen on one of capture.ports, and do its \
                  connections pass the capture point?"
             );
+            if let (Some(ApiClient(client)), Some(after)) = (&state.client, after) {
+                self.runtime.spawn(event::tell(client.clone(), one.pod.clone(), after));
+            }
         }
     }
 
@@ -190,6 +207,10 @@ impl Shared {
     fn handle_selection(&self, selection: &Selection) {
         let now = Instant::now();
         self.with_points(|points| points.handle_selection(now, selection.clone()));
+    }
+
+    fn set_client(&self, client: Client) {
+        self.lock().client = Some(ApiClient(client));
     }
 
     fn set_watch(&self, watch: WatchState) {

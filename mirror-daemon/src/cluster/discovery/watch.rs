@@ -103,6 +103,7 @@ async fn follow(access: &Access, node: &str, selection: &Selection, shared: &Sha
         }
         tokio::time::sleep(CREDENTIALS_PAUSE).await;
     };
+    shared.set_client(client.clone());
     let config = Config::default().fields(&format!("spec.nodeName={node}")).page_size(PAGE_ITEMS);
     let pauses = ResetTimerBackoff::new(Pauses::of(node), CALM);
     let events = watcher(pods(client, selection), config).backoff(pauses);
