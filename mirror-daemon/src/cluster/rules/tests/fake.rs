@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) ends_watches: bool,
     /// Connections that have begun before are cut.
     cuts: u64,
+    /// Connections, by how many cuts there were before they began.
+    open: BTreeMap<u64, usize>,
     /// `LIST path?query`, `WATCH path?query`, `POST path`, `PATCH path`.
     requests: Vec<String>,
     /// Events by name.
@@ -80,6 +82,16 @@ impl Fake {
 
     pub(super) fn cut(&self) {
         self.with(|state| state.cuts += 1);
+    }
+
+    /// Returns once nothing more can come by connections that have begun before.
+    pub(super) async fn cut_and_wait(&self) {
+        self.cut();
+        let mut changed_rx = self.shared.changed_tx.subscribe();
+        let is_cut = |state: &State| state.open.range(..state.cuts).all(|(_, count)| *count == 0);
+        while !is_cut(&self.shared.state()) {
+            let _ = changed_rx.changed().await;
+        }
     }
 
     pub(super) fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -133,7 +145,12 @@ async fn listen(address: SocketAddr, shared: &Arc<Shared>) -> (SocketAddr, Abort
 
 /// Serves until the client goes, or all connections are cut.
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
-    let cuts = shared.state().cuts;
+    let cuts = {
+        let mut state = shared.state();
+        let cuts = state.cuts;
+        *state.open.entry(cuts).or_default() += 1;
+        cuts
+    };
     let mut changed_rx = shared.changed_tx.subscribe();
     let cut = async {
         while shared.state().cuts == cuts {
@@ -146,6 +163,8 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
         () = cut => {}
         _ = serve(stream, &shared) => {}
     }
+    *shared.state().open.entry(cuts).or_default() -= 1;
+    shared.changed_tx.send_modify(|count| *count += 1);
 }
 
 async fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {

@@ -24,7 +24,7 @@ async fn watch_that_is_cut_goes_on_where_it_was_without_another_list() {
     let (fake, rules) = mirroring().await;
     fake.put(ROUTES, route("cart", "shop/shadow", 50));
     rules.changed().await;
-    fake.cut();
+    fake.cut_and_wait().await;
     fake.put(ROUTES, route("cart", "shop/shadow", 10));
     rules.changed().await;
     assert!(toml(&rules).contains("percentage = 10 "), "{}", toml(&rules));
