@@ -138,9 +138,10 @@ impl Interface {
     /// Whether the far end of the link is in the network namespace at `path`.
     fn is_linked_to(&self, path: Option<&Path>) -> bool {
         let Some(wanted) = self.link.under_namespace else { return false };
-        let known = open_namespace(path.unwrap_or(Path::new(netns::OF_THIS_THREAD))).ok().and_then(|namespace| {
-            netns::within(self.netns.as_deref(), || Rtnetlink::open()?.namespace_number(&namespace)).ok()
-        });
+        let known =
+            open_namespace(path.unwrap_or(Path::new(netns::OF_THIS_THREAD))).ok().and_then(|namespace| {
+                netns::within(self.netns.as_deref(), || Rtnetlink::open()?.namespace_number(&namespace)).ok()
+            });
         known.flatten() == Some(wanted)
     }
 
