@@ -7,6 +7,7 @@ mod losses;
 mod manifests;
 mod offline;
 mod pages;
+mod pods;
 mod reload;
 mod shard;
 mod source;
@@ -75,7 +76,10 @@ fn run(args: &RunArgs) -> Result<u8, Failure> {
         None if source.file.is_none() && source.manifests.is_none() => {
             Err(Failure::usage(anyhow!("none of --config, --manifests and --pcap was given")))
         }
-        None => split(Restart::Always, |link| live::run(&source, link)),
+        None => {
+            let place = pods::Place::of(args);
+            split(Restart::Always, |link| live::run(&source, &place, link))
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod netlink;
 mod netns;
 pub mod pcap;
 mod place;
+mod pod;
 mod reader;
 mod seam;
 mod shed;

@@ -188,6 +188,12 @@ pub struct RunArgs {
     /// Add the rules of the Kubernetes manifests (*.yaml, *.yml, *.json) below this directory
     #[arg(long, value_name = "DIR")]
     pub manifests: Option<PathBuf>,
+    /// How the cluster's API server is reached; otherwise by $KUBECONFIG, or in a pod by its service account
+    #[arg(long, value_name = "FILE", conflicts_with = "pcap")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The node that this is, for capture.kubernetes [default: $NODE_NAME]
+    #[arg(long, value_name = "NAME", conflicts_with = "pcap")]
+    pub node_name: Option<String>,
     /// Read this capture file (pcap or pcapng) instead of capturing, then end
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,

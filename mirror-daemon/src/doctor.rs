@@ -5,7 +5,6 @@
 //! ```
 
 mod facts;
-pub mod pods;
 
 pub use facts::{Capability, Facts, KernelRelease};
 

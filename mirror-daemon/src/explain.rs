@@ -4,7 +4,7 @@ mod question;
 
 pub use question::{ExplainError, Question};
 
-use crate::config::{CapturePoint, Config, Leg, ShadowConfig, ShadowId};
+use crate::config::{CapturePoint, Config, Leg, PodAttach, ShadowConfig, ShadowId};
 use crate::http::{RequestHead, RequestNumber, Version};
 use crate::rewrite::{HeadForm, shadow_head};
 use crate::rule::{
@@ -109,6 +109,14 @@ pub fn summary(config: &Config) -> String {
     for point in &capture.points {
         lines.push(format!("capture {}, {leg} leg, ports {:?}", show_point(point), capture.ports));
     }
+    for pods in &config.pods.selections {
+        let (selector, namespace, ports) = (&pods.selector, &pods.namespace, &capture.ports);
+        let how = match &pods.attach {
+            PodAttach::Cgroup => "by their cgroups".to_owned(),
+            PodAttach::Interface(name) => format!("at their interface {name}"),
+        };
+        lines.push(format!("capture pods {selector} of {namespace} {how}, {leg} leg, ports {ports:?}"));
+    }
     for shadow in &config.shadows {
         lines.push(format!("shadow {} at {}", shadow.name, show_url(shadow)));
     }
@@ -125,7 +133,7 @@ pub fn summary(config: &Config) -> String {
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
     let missing: Vec<&str> = [
-        (config.capture.points.is_empty(), "no capture point"),
+        (config.capture.points.is_empty() && !config.selects_pods(), "no capture point"),
         (config.shadows.is_empty(), "no shadow"),
         (config.rules.route_count() == 0, "no route"),
     ]
@@ -254,7 +262,7 @@ fn show_point(point: &CapturePoint) -> String {
             let netns = netns.as_ref().map(|path| format!(" in {}", path.display())).unwrap_or_default();
             format!("interface {name}{netns}{side}")
         }
-        CapturePoint::Cgroup { path } => format!("cgroup {}", path.display()),
+        CapturePoint::Cgroup { .. } | CapturePoint::Pod { .. } => point.to_string(),
     }
 }
 

@@ -21,6 +21,7 @@ mod matches;
 mod mirrors;
 mod object;
 mod objects;
+mod pod_cgroup;
 mod resolve;
 mod selector;
 mod write;
@@ -33,6 +34,7 @@ pub use manifest::{MAX_MANIFEST_BYTES, documents};
 pub use object::{Kind, ObjectRef};
 pub(crate) use object::{is_label, is_subdomain};
 pub use objects::Objects;
+pub use pod_cgroup::PodCgroup;
 pub use resolve::{Resolved, resolve};
 pub use selector::{LabelSelector, Operator, Requirement, SelectorFault};
 

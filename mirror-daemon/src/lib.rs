@@ -27,6 +27,7 @@ pub mod admin;
 pub mod app;
 pub mod capture;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod doctor;
 pub mod drain;

@@ -14,6 +14,7 @@
 mod capture;
 mod changes;
 mod complete;
+mod discovery;
 mod faithful;
 mod harmless;
 mod http2;

@@ -23,6 +23,17 @@ impl Cgroup {
         Ok(Self(path))
     }
 
+    /// Makes an empty one within this one, and what is missing in between; removed with this one, or on Drop.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn below(&self, path: &str) -> Result<Self> {
+        let path = self.0.join(path);
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        cleanup::hold(Held::Cgroup(path.clone()));
+        Ok(Self(path))
+    }
+
     /// Its directory.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -186,6 +186,10 @@ fn kill_all_in(netns: &str) {
 }
 
 fn remove_cgroup(path: &Path) {
+    let below = std::fs::read_dir(path).into_iter().flatten().flatten();
+    for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_cgroup(&entry.path());
+    }
     kill_listed(&std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default());
     // The kernel refuses while killed processes are still leaving.
     let gone = || std::fs::remove_dir(path).is_ok() || !path.exists();

@@ -3,7 +3,8 @@
 //! [`netns`] builds the network, [`process`] starts programs in it that cannot outlive the test, [`server`] and
 //! [`client`] are the two ends that know exactly what they sent and got, [`nginx`], [`haproxy`], [`envoy`],
 //! [`grpc`], [`h2tools`] and [`loadtool`] wrap the real peers ([`peers`] says where those are that no Debian
-//! package brings), [`kube`] sees a Kubernetes cluster, [`daemon`] runs the real binary, and [`bpf`] looks for programs left behind.
+//! package brings), [`apiserver`] stands for a cluster's API server, [`kube`] sees a Kubernetes cluster, [`daemon`] runs
+//! the real binary, and [`bpf`] looks for programs left behind.
 //!
 //! What it leaves out: it does not know how the daemon works inside; it sees what a user sees.
 
@@ -16,6 +17,7 @@
     clippy::panic
 )]
 
+pub mod apiserver;
 pub mod bpf;
 pub mod cgroup;
 pub mod cleanup;

@@ -98,13 +98,18 @@ fn readyz(now: &Snapshot) -> Response<Full<Bytes>> {
     if now.draining {
         return text(StatusCode::SERVICE_UNAVAILABLE, "draining: the daemon is about to end\n".to_owned());
     }
-    let missing: Vec<_> =
-        now.points.iter().filter(|point| !point.attached).map(|point| point.name.as_str()).collect();
-    if missing.is_empty() {
-        let attached = now.points.len();
-        return text(StatusCode::OK, format!("ready: {attached} of {attached} capture points attached\n"));
+    if now.pods.as_ref().is_some_and(|pods| !pods.is_known) {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "the pods of this node are not known yet\n".to_owned());
     }
-    text(StatusCode::SERVICE_UNAVAILABLE, lines("not attached", missing.into_iter()))
+    let missing: Vec<_> = now.points.iter().filter(|point| !point.attached).collect();
+    let names = lines("not attached", missing.iter().map(|point| point.name.as_str()));
+    // Pods come and go by themselves; that one can't be attached says nothing of this daemon.
+    if missing.iter().any(|point| !point.is_pod) {
+        return text(StatusCode::SERVICE_UNAVAILABLE, names);
+    }
+    let all = now.points.len();
+    let attached = all.saturating_sub(missing.len());
+    text(StatusCode::OK, format!("ready: {attached} of {all} capture points attached\n{names}"))
 }
 
 fn lines<'a>(what: &str, items: impl Iterator<Item = &'a str>) -> String {

@@ -1,6 +1,7 @@
 //! The pages over a real loopback socket.
 
 use super::*;
+use crate::cluster::discovery::Reading;
 use crate::telemetry::snapshot::{PointStatus, Snapshot};
 use crate::telemetry::{Ledger, LedgerReading};
 use std::sync::Mutex;
@@ -74,10 +75,18 @@ async fn metrics_page_is_open_metrics_and_reads_live_numbers() {
 async fn ready_only_when_every_wanted_point_is_attached() {
     let running = start().await;
     assert_eq!(ask(&running, "GET", "/readyz").await.0, 200, "none wanted is ready");
-    let point = |name: &str, attached| PointStatus { name: name.to_owned(), attached };
+    let point = |name: &str, attached| PointStatus { name: name.to_owned(), attached, is_pod: false };
     running.snapshot.lock().unwrap().points = vec![point("interface a", true), point("interface b", false)];
     let (status, _, body) = ask(&running, "GET", "/readyz").await;
     assert_eq!((status, body.as_str()), (503, "not attached: interface b\n"));
+    let pod = PointStatus { name: "pod a/b: cgroup x".to_owned(), attached: false, is_pod: true };
+    running.snapshot.lock().unwrap().points = vec![point("interface a", true), pod];
+    let (status, _, body) = ask(&running, "GET", "/readyz").await;
+    let expected = "ready: 1 of 2 capture points attached\nnot attached: pod a/b: cgroup x\n";
+    assert_eq!((status, body.as_str()), (200, expected));
+    running.snapshot.lock().unwrap().pods = Some(Reading::default());
+    assert_eq!(ask(&running, "GET", "/readyz").await.0, 503, "pods are not known yet");
+    running.snapshot.lock().unwrap().pods = Some(Reading { is_known: true, ..Reading::default() });
     running.snapshot.lock().unwrap().points = vec![point("interface a", true)];
     assert_eq!(ask(&running, "GET", "/readyz").await.0, 200);
     running.snapshot.lock().unwrap().draining = true;

@@ -12,6 +12,7 @@
 use super::control::Control;
 use super::losses::LossLog;
 use super::pages::{self, EndOfCapture, ReloadBooks, Sources};
+use super::pods::{Place, Pods};
 use super::reload::Reloader;
 use super::shard::{Generation, LiveOutlet, Shard};
 use super::source::Source;
@@ -19,6 +20,7 @@ use super::stats::ShardStats;
 use super::{Failure, start};
 use crate::admin::{AdminListener, AdminServer, Pages};
 use crate::capture::{self, AttacherLink, Capture, Prepared, SocketMarker, TestKnobs, Waker};
+use crate::cluster::discovery::PodPoint;
 use crate::config::Config;
 use crate::drain::{Shutdown, Signals};
 use crate::pipeline::{Pipeline, View};
@@ -33,22 +35,23 @@ use arc_swap::ArcSwap;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
 /// Opens and closes that wait for one capture thread, at most; more are left out: they are hints.
 const LIFECYCLES_WAITING: usize = 4096;
 
 /// Runs until told to end.
-pub(super) fn run(source: &Source, link: AttacherLink) -> Result<(), Failure> {
+pub(super) fn run(source: &Source, place: &Place, link: AttacherLink) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the async runtime can't be started")
         .map_err(Failure::Running)?;
-    runtime.block_on(Box::pin(run_async(source, link)))
+    runtime.block_on(Box::pin(run_async(source, place, link)))
 }
 
-async fn run_async(source: &Source, mut link: AttacherLink) -> Result<(), Failure> {
+async fn run_async(source: &Source, place: &Place, mut link: AttacherLink) -> Result<(), Failure> {
     // Before the first read, so that no change is missed.
     let watches = Watches {
         file: source.file.as_deref().map(ConfigWatch::new),
@@ -59,7 +62,7 @@ async fn run_async(source: &Source, mut link: AttacherLink) -> Result<(), Failur
     let restarts = link.restarts();
     let config = Arc::new(source.load().map_err(Failure::Usage)?);
     step_back(config.nice);
-    let (prepared, pages) = take_privileged(&config, link)?;
+    let (prepared, pages) = take_privileged(&config, place, link)?;
     let marking = prepared.as_ref().map_or(Marking::Own, |prepared| marking_by(prepared.marker()));
     let ledger = Arc::new(Ledger::default());
     let view = Arc::new(View::new(1, Arc::clone(&config), &ledger));
@@ -70,11 +73,13 @@ async fn run_async(source: &Source, mut link: AttacherLink) -> Result<(), Failur
     let generation = Generation { view, replay: replayer.handle() };
     let current = Arc::new(ArcSwap::from_pointee(generation));
     let shutdown = Shutdown::new();
+    let pods = place.find_pods(&config)?;
     let (engine, attached) = start_capture(&config, prepared, &ledger, &current, &shutdown)?;
 
     let (capture, reload) = (Mutex::new(attached), ReloadBooks::default());
     let latest = Mutex::default();
-    let sources = Sources { ledger, replayer, current, shutdown, engine, capture, latest, reload, restarts };
+    let sources =
+        Sources { ledger, replayer, current, shutdown, engine, capture, latest, pods, reload, restarts };
     let sources = Arc::new(sources);
     serve(sources, admin, watches, signals, source.clone()).await
 }
@@ -83,9 +88,10 @@ async fn run_async(source: &Source, mut link: AttacherLink) -> Result<(), Failur
 /// another thread, before anything is attached, and before anybody can connect.
 fn take_privileged(
     config: &Config,
+    place: &Place,
     link: AttacherLink,
 ) -> Result<(Option<Prepared>, Option<AdminServer>), Failure> {
-    let prepared = match config.capture.points.is_empty() {
+    let prepared = match config.capture.points.is_empty() && !place.wants_pods(config) {
         true => None,
         false => Some(link.prepare(&config.capture, TestKnobs::default()).map_err(Failure::usage)?),
     };
@@ -137,7 +143,10 @@ async fn serve(
             let _ = pages_end_rx.await;
         }))
     });
+    let mut pod_points = sources.pods.as_ref().map(Pods::points);
     let reloader = Arc::new(Reloader::new(Arc::clone(&sources), origin));
+    let mut upkeep = tokio::time::interval(pages::KEEP_ATTACHED_EVERY);
+    upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = sources.shutdown.drained() => break,
@@ -146,7 +155,11 @@ async fn serve(
                 // Loading kernel programs takes its time, and the replayer goes on meanwhile.
                 let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
             }
-            () = sources.keep_attached() => {}
+            () = changed(pod_points.as_mut()) => {
+                let reloader = Arc::clone(&reloader);
+                let _ = tokio::task::spawn_blocking(move || reloader.follow_pods()).await;
+            }
+            _ = upkeep.tick() => sources.keep_attached().await,
         }
     }
     watching.iter().for_each(tokio::task::JoinHandle::abort);
@@ -158,6 +171,16 @@ async fn serve(
     sources.shutdown.stop();
     let _ = obeying.await;
     outcome
+}
+
+/// Waits until other capture points of pods are wanted.
+async fn changed(points: Option<&mut watch::Receiver<Arc<Vec<PodPoint>>>>) {
+    if let Some(points) = points
+        && points.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Ends capture, then replay. The books balance afterwards.
@@ -286,8 +309,9 @@ fn start_capture(
     let generation = current.load_full();
     let view = View::clone(&generation.view);
     let points = attacher.points().into_iter().map(|point| (point.number, point.point));
+    let view = view.at_points(&config.capture, points);
     let replay = generation.replay.clone();
-    current.store(Arc::new(Generation { view: Arc::new(view.at_points(points)), replay }));
+    current.store(Arc::new(Generation { view: Arc::new(view), replay }));
     // Ready means capturing: the programs do nothing until the first beat.
     live.beat().map_err(Failure::usage)?;
     let mut lifecycle_txs = Vec::new();

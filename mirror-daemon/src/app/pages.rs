@@ -2,6 +2,7 @@
 
 use super::live::{Attached, Engine};
 use super::losses;
+use super::pods::Pods;
 use super::shard::Generation;
 use crate::admin::Health;
 use crate::capture::PointState;
@@ -16,7 +17,7 @@ use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How often capture points are looked after: interfaces come and go.
-const KEEP_ATTACHED_EVERY: Duration = Duration::from_secs(2);
+pub(super) const KEEP_ATTACHED_EVERY: Duration = Duration::from_secs(2);
 
 /// Everything that runs, for whoever asks.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Sources {
     pub(super) capture: std::sync::Mutex<Option<Attached>>,
     /// What the pages told last of `capture`.
     pub(super) latest: std::sync::Mutex<CaptureReading>,
+    /// `None`: no pod is looked for.
+    pub(super) pods: Option<Pods>,
     pub(super) reload: ReloadBooks,
     /// Parsers that died before this one.
     pub(super) restarts: u64,
@@ -43,7 +46,7 @@ pub(super) struct CaptureReading {
 }
 
 impl CaptureReading {
-    fn of(attached: &Attached) -> Self {
+    fn of(attached: &Attached, pods: Option<&Pods>) -> Self {
         let mut reading = Self::default();
         if let Ok(counters) = attached.counters.snapshot() {
             let labelled =
@@ -53,9 +56,14 @@ impl CaptureReading {
             reading.losses = losses.into_iter().map(labelled).collect();
             reading.others = others.into_iter().map(labelled).collect();
         }
-        let points = attached.attacher.points().into_iter().map(|point| PointStatus {
-            name: point.point.to_string(),
-            attached: matches!(point.state, PointState::Attached(_)),
+        let points = attached.attacher.points().into_iter().map(|point| {
+            let pod = pods.and_then(|pods| pods.pod_at(&point.point));
+            let (place, is_pod) = (point.point.to_string(), pod.is_some());
+            PointStatus {
+                name: pod.map_or(place.clone(), |pod| format!("pod {pod}: {place}")),
+                attached: matches!(point.state, PointState::Attached(_)),
+                is_pod,
+            }
         });
         reading.points = points.collect();
         reading
@@ -79,18 +87,28 @@ pub(super) struct EndOfCapture {
 }
 
 impl Sources {
-    /// Tries again, from time to time, what could not be attached, and logs what the kernel lost. Never returns but
-    /// to be called again.
+    /// Tries again what could not be attached, and logs what the kernel lost. To be called every
+    /// [`KEEP_ATTACHED_EVERY`].
     pub(super) async fn keep_attached(self: &Arc<Self>) {
-        tokio::time::sleep(KEEP_ATTACHED_EVERY).await;
         let sources = Arc::clone(self);
         let looked = tokio::task::spawn_blocking(move || {
             if let Some(attached) = &mut *sources.capture.lock().unwrap_or_else(PoisonError::into_inner) {
                 attached.attacher.check();
                 attached.log_losses(Instant::now());
+                sources.look_at(attached);
+                if let Some(pods) = &sources.pods {
+                    pods.listen(sources.current.load().view.config.pods.silent_after, &sources.engine.stats);
+                }
             }
         });
         let _ = looked.await;
+    }
+
+    /// Tells those who look for pods what became of capture points. To be called after each change.
+    pub(super) fn look_at(&self, attached: &Attached) {
+        if let Some(pods) = &self.pods {
+            pods.report(&attached.attacher.points());
+        }
     }
 
     /// Ends the capture threads, which take what is in their rings, then detaches every kernel program. Blocks.
@@ -111,6 +129,7 @@ impl Sources {
             config: self.config_status(),
             parser_restarts: self.restarts,
             draining: self.shutdown.phase() != Phase::Running,
+            pods: self.pods.as_ref().map(Pods::reading),
             ..Snapshot::default()
         };
         self.read_capture(&mut snapshot);
@@ -146,7 +165,8 @@ impl Sources {
             Err(TryLockError::WouldBlock) => None,
         };
         if let Some(capture) = capture {
-            *latest = capture.as_ref().map(CaptureReading::of).unwrap_or_default();
+            let reading = |attached| CaptureReading::of(attached, self.pods.as_ref());
+            *latest = capture.as_ref().map(reading).unwrap_or_default();
         }
         let CaptureReading { losses, others, points } = latest.clone();
         (snapshot.kernel_losses, snapshot.kernel, snapshot.points) = (losses, others, points);

@@ -1,11 +1,11 @@
 //! Takes a changed configuration as a whole, or leaves the running one as it is.
 
-use super::live::Attached;
 use super::pages::Sources;
+use super::pods::joined;
 use super::shard::Generation;
 use super::source::Source;
 use crate::capture::{AttacherClient, Trial};
-use crate::config::{CaptureConfig, Config};
+use crate::config::{CaptureConfig, CapturePoint, Config};
 use crate::pipeline::View;
 use crate::replay;
 use crate::telemetry::logging::in_words;
@@ -46,30 +46,61 @@ impl Reloader {
     fn take(&self) -> anyhow::Result<u64> {
         let config = Arc::new(self.origin.load()?);
         let running = Arc::clone(&self.sources.current.load().view);
-        refuse_what_takes_a_restart(&running.config, &config)?;
+        refuse_what_takes_a_restart(&running.config, &config, self.sources.pods.is_some())?;
         for shadow in &config.shadows {
             // Before its books are opened, which stay.
             replay::check_tls(shadow)?;
         }
+        let wanted = self.with_pods(&config.capture);
+        let must = &config.capture.points;
         let mut capture = self.sources.capture.lock().unwrap_or_else(PoisonError::into_inner);
         let trial =
-            capture.as_mut().map(|attached| try_out(&mut attached.attacher, &config.capture)).transpose()?;
+            capture.as_mut().map(|attached| try_out(&mut attached.attacher, &wanted, must)).transpose()?;
         let view = View::new(running.generation.saturating_add(1), Arc::clone(&config), &self.sources.ledger);
         let reconfigured = self.sources.replayer.reconfigure(view.shadows());
-        let Some((Attached { attacher, .. }, trial)) = capture.as_mut().zip(trial) else {
+        let Some((attached, trial)) = capture.as_mut().zip(trial) else {
             reconfigured?;
             return Ok(self.take_up(view));
         };
+        let attacher = &mut attached.attacher;
         if let Err(error) = reconfigured {
             attacher.abandon(trial);
             return Err(error.into());
         }
         // From here on nothing is refused: the replayer has let go of shadows, and the rules must follow.
         let committed = attacher.commit(trial);
-        let view = view.at_points(attacher.points().into_iter().map(|point| (point.number, point.point)));
+        let view = at_points(view, &wanted, attacher);
         let generation = self.take_up(view);
+        self.sources.look_at(attached);
+        if let Some(pods) = &self.sources.pods {
+            pods.select(&config);
+        }
         committed?;
         Ok(generation)
+    }
+
+    /// Attaches to the pods that are wanted now, and lets go of those that are not any more. What can't be attached
+    /// stays wanted. Blocks.
+    pub(super) fn follow_pods(&self) {
+        let mut capture = self.sources.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(attached) = &mut *capture else { return };
+        let attacher = &mut attached.attacher;
+        let running = Arc::clone(&self.sources.current.load().view);
+        let wanted = self.with_pods(&running.config.capture);
+        let changed = attacher.try_out(&wanted).and_then(|trial| attacher.commit(trial));
+        // Also after a failure: some of it may have been done.
+        self.take_up(at_points(View::clone(&running), &wanted, attacher));
+        self.sources.look_at(attached);
+        if let Err(error) = changed {
+            tracing::error!(why = in_words(&error), "the capture points of pods can't be changed");
+        }
+    }
+
+    fn with_pods(&self, capture: &CaptureConfig) -> CaptureConfig {
+        match &self.sources.pods {
+            Some(pods) => joined(capture, &pods.points().borrow()),
+            None => capture.clone(),
+        }
     }
 
     /// The capture threads take the view up when they look at their rings next.
@@ -82,10 +113,15 @@ impl Reloader {
 }
 
 /// Attaches what is new, and takes it off again when not all of it can be: the same that keeps a daemon from
-/// starting keeps a configuration from being taken.
-fn try_out(attacher: &mut AttacherClient, wanted: &CaptureConfig) -> anyhow::Result<Trial> {
+/// starting keeps a configuration from being taken. `must`: the points of the configuration itself; those of pods come
+/// and go, and wait until they can be.
+fn try_out(
+    attacher: &mut AttacherClient,
+    wanted: &CaptureConfig,
+    must: &[CapturePoint],
+) -> anyhow::Result<Trial> {
     let trial = attacher.try_out(wanted)?;
-    let failure = trial.failures().next();
+    let failure = trial.failures().find(|(point, _)| must.contains(point));
     if let Some((point, why)) = failure {
         attacher.abandon(trial);
         bail!("{point} can't be captured: {why}");
@@ -93,10 +129,18 @@ fn try_out(attacher: &mut AttacherClient, wanted: &CaptureConfig) -> anyhow::Res
     Ok(trial)
 }
 
+fn at_points(view: View, wanted: &CaptureConfig, attacher: &AttacherClient) -> View {
+    view.at_points(wanted, attacher.points().into_iter().map(|point| (point.number, point.point)))
+}
+
 /// Ring sizes, threads, the leg and the pages' address are fixed for the life of the process.
-fn refuse_what_takes_a_restart(running: &Config, wanted: &Config) -> anyhow::Result<()> {
+fn refuse_what_takes_a_restart(
+    running: &Config,
+    wanted: &Config,
+    looks_for_pods: bool,
+) -> anyhow::Result<()> {
     let fixed = |capture: &CaptureConfig| {
-        let has_points = !capture.points.is_empty();
+        let has_points = looks_for_pods || !capture.points.is_empty();
         (
             capture.ring_bytes,
             capture.shards,
@@ -112,6 +156,9 @@ fn refuse_what_takes_a_restart(running: &Config, wanted: &Config) -> anyhow::Res
             "capture.ring_bytes, shards, tick, leg, proxy_protocol, limits, and whether there is any capture point at all \
              can't change while the daemon runs: restart it"
         );
+    }
+    if !looks_for_pods && !wanted.pods.selections.is_empty() {
+        bail!("capture.kubernetes can't begin while the daemon runs: restart it");
     }
     if running.admin != wanted.admin {
         bail!("admin.listen can't change while the daemon runs: restart it");

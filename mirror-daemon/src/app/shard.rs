@@ -77,14 +77,15 @@ impl Shard {
     }
 
     fn capture(&mut self) -> Result<(), CaptureError> {
-        let mut generation = self.current.load().view.generation;
+        let mut view = Arc::clone(&self.current.load().view);
         while self.shutdown.phase() == Phase::Running {
             self.stats.heartbeat.park();
             self.reader.wait(self.wait_for())?;
             self.stats.heartbeat.beat(Instant::now());
             let current = self.current.load();
-            if current.view.generation != generation {
-                generation = current.view.generation;
+            // Each change makes a view of its own, also one that is only of capture points.
+            if !Arc::ptr_eq(&current.view, &view) {
+                view = Arc::clone(&current.view);
                 self.pipeline.outlet_mut().replay.flush();
                 self.pipeline.outlet_mut().replay = current.replay.clone();
                 self.pipeline.set_view(Arc::clone(&current.view));
@@ -100,8 +101,11 @@ impl Shard {
         while let Ok((key, lifecycle, at)) = self.lifecycle_rx.try_recv() {
             self.pipeline.handle_lifecycle(&key, lifecycle, at);
         }
-        let pipeline = &mut self.pipeline;
-        let drained = self.reader.drain(RECORDS_PER_LOOK, |segment| pipeline.handle_segment(&segment));
+        let (pipeline, segments) = (&mut self.pipeline, &self.stats.segments);
+        let drained = self.reader.drain(RECORDS_PER_LOOK, |segment| {
+            segments.count(segment.key.capture_point);
+            pipeline.handle_segment(&segment);
+        });
         let now = capture::now();
         if self.pipeline.next_timeout().is_some_and(|due| due <= now) {
             self.pipeline.handle_timeout(now);

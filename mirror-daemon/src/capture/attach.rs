@@ -16,6 +16,7 @@ pub(super) use trial::Trial;
 use super::error::CaptureError;
 use super::kernel_log::KernelLog;
 use super::load::{TestKnobs, map};
+use super::pod;
 use crate::config::{CapturePoint, TcMode};
 use crate::telemetry::logging::in_words;
 use aya::Ebpf;
@@ -159,10 +160,14 @@ impl Attacher {
         tc_mode: TcMode,
         neighbours: &Neighbours,
     ) -> Held {
-        let (identity, links) = match Identity::of(point) {
+        let place = match pod::placed(point) {
+            Ok(place) => place,
+            Err(error) => return Held::nowhere(point, error),
+        };
+        let (identity, links) = match Identity::of(&place) {
             Ok(identity) => {
                 let links = neighbours.refuse_overlap(&identity);
-                let links = links.and_then(|()| self.attach_new(number, point, tc_mode));
+                let links = links.and_then(|()| self.attach_new(number, &place, tc_mode));
                 (Some(identity), links)
             }
             Err(error) => (None, Err(error)),
@@ -171,7 +176,7 @@ impl Attacher {
             Ok((entry, links)) => (entry, Ok(links)),
             Err(error) => (None, Err(error)),
         };
-        Held { point: point.clone(), identity, entry, links }
+        Held { point: point.clone(), place: Some(place), identity, entry, links }
     }
 
     /// From now on the point tells what it sees.
@@ -288,15 +293,16 @@ impl Attacher {
 
     /// Looks for the gateway's flows that are older than the hooks.
     fn adopt(&mut self) {
-        let namespace = |held: &Held| match (&held.point, &held.links) {
-            (CapturePoint::Interface { netns, .. }, Ok(_)) => Some(netns.clone()),
+        let namespace = |held: &Held| match (&held.place, &held.links) {
+            (Some(CapturePoint::Interface { netns, .. }), Ok(_)) => Some(netns.clone()),
             _ => None,
         };
         let namespaces: HashSet<Option<PathBuf>> = self.points.values().filter_map(namespace).collect();
         self.selection.adopt(&namespaces, &self.current);
     }
 
-    /// Attaches a point that tells nothing yet, with entry points of its own where it needs some.
+    /// Attaches a point that tells nothing yet, with entry points of its own where it needs some. `point`: as
+    /// [`pod::placed`] gives it.
     fn attach_new(
         &mut self,
         number: u32,
@@ -308,7 +314,7 @@ impl Attacher {
                 let limit = MAX_INTERFACE_POINTS;
                 Some(self.entries.take().ok_or(CaptureError::TooManyInterfaces { limit })?)
             }
-            CapturePoint::Cgroup { .. } => None,
+            CapturePoint::Cgroup { .. } | CapturePoint::Pod { .. } => None,
         };
         let attached = self.attach(&Candidate { number, entry, point, tc_mode }, PointFlags::PAUSED);
         if attached.is_err() {
@@ -333,6 +339,7 @@ impl Attacher {
                 interface::attach(&mut programs, &mut self.table, &wanted, flags).map(Links::Interface)
             }
             CapturePoint::Cgroup { path } => cgroup::attach(&mut self.ebpf, path).map(Links::Cgroup),
+            CapturePoint::Pod { name, .. } => Err(CaptureError::PodNamespace { pod: name.clone() }),
         }
     }
 

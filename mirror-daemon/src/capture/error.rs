@@ -91,6 +91,15 @@ pub enum CaptureError {
         #[source]
         source: io::Error,
     },
+    /// No network namespace could be told to be a pod's.
+    #[error(
+        "the network namespace of pod {pod} is not found: mount the node's /run/netns, or share its processes \
+         (hostPID)"
+    )]
+    PodNamespace {
+        /// `namespace/name`.
+        pod: String,
+    },
     /// A cgroup directory could not be opened.
     #[error("cannot open the cgroup {}", path.display())]
     Cgroup {

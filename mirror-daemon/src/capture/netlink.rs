@@ -9,6 +9,7 @@ use rustix::net::{
 };
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 const NLM_F_REQUEST: u16 = 0x1;
@@ -20,6 +21,11 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFADDRMSG_BYTES: usize = 8;
 const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
 const RTM_NEWTFILTER: u16 = 44;
@@ -200,6 +206,25 @@ impl Rtnetlink {
         link.ok_or_else(|| failed("read a link")(rustix::io::Errno::NODEV))
     }
 
+    /// The addresses of the interface with this index.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn addresses(&self, index: u32) -> Result<Vec<IpAddr>, CaptureError> {
+        let mut addresses = Vec::new();
+        // struct ifaddrmsg, zeroed: every family, every interface.
+        let body = [0_u8; IFADDRMSG_BYTES];
+        self.0.ask(
+            &Request { what: "list addresses", kind: RTM_GETADDR, flags: NLM_F_DUMP, body: &body },
+            |kind, body| {
+                if kind == RTM_NEWADDR && u32_at(body, 4) == Some(index) {
+                    addresses.extend(address_of(body));
+                }
+            },
+        )?;
+        Ok(addresses)
+    }
+
     /// The number that this namespace has for another one; `None` when it has none.
     ///
     /// # Errors
@@ -291,6 +316,19 @@ impl Rtnetlink {
             &Request { what: "delete the clsact qdisc", kind: RTM_DELQDISC, flags: NLM_F_ACK, body: &body },
             |_, _| (),
         )
+    }
+}
+
+/// From the body of an `RTM_NEWADDR`, a struct ifaddrmsg (family, prefix length, flags, scope, index) and attributes.
+fn address_of(message: &[u8]) -> Option<IpAddr> {
+    let all = || attributes(message.get(IFADDRMSG_BYTES..).unwrap_or_default());
+    let of = |wanted: u16| all().find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    // On a point-to-point interface `IFA_ADDRESS` is the far end's.
+    let value = of(IFA_LOCAL).or_else(|| of(IFA_ADDRESS))?;
+    match value.len() {
+        4 => Some(IpAddr::from(*value.first_chunk::<4>()?)),
+        16 => Some(IpAddr::from(*value.first_chunk::<16>()?)),
+        _ => None,
     }
 }
 

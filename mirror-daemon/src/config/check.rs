@@ -3,6 +3,7 @@
 mod capture;
 mod kubernetes;
 mod names;
+mod pods;
 mod rewrite;
 mod route;
 mod sample;
@@ -58,21 +59,23 @@ fn root(section: Section<'_>) -> Option<Config> {
     let seed = section.or("seed", DEFAULT_SEED.to_owned(), text);
     let request_id = section.or("request_id", DEFAULT_REQUEST_ID.to_owned(), names::header);
     let kubernetes = kubernetes::kubernetes(section.section("kubernetes"));
-    let capture = capture::capture(section.section("capture"));
+    let captured = capture::capture(section.section("capture"));
     let admin = admin(section.section("admin"));
     let shadow_sections = section.sections("shadow");
     let shadow_names = shadow::names(&shadow_sections);
     let shadows: Vec<_> =
         shadow_sections.into_iter().filter_map(|one| shadow::shadow(one, &loop_mark)).map(Arc::new).collect();
-    let gateways = gateway_names(capture.as_ref(), &kubernetes);
+    let gateways = gateway_names(captured.as_ref().map(|(capture, _)| capture), &kubernetes);
     if gateways.len() > MAX_GATEWAYS {
         section.fault(format!("names {} gateways in all; allowed are {MAX_GATEWAYS}", gateways.len()));
     }
     let names = route::Names { shadows: shadow_names, gateways };
     let routes = section.sections("route").into_iter().map(|one| route::route(one, &names)).collect();
     section.close();
+    let (capture, pods) = captured?;
     Some(Config {
-        capture: capture?,
+        capture,
+        pods,
         shadows,
         kubernetes,
         rules: Rules::new(routes, &Sampling { seed, request_id }),

@@ -17,6 +17,8 @@ use std::time::Duration;
 pub struct Config {
     /// What to capture, and how.
     pub capture: CaptureConfig,
+    /// Which pods are captured beside the points of `capture`.
+    pub pods: PodsConfig,
     /// The shadows; [`ShadowId`] is the index.
     pub shadows: Vec<Arc<ShadowConfig>>,
     /// Which requests go to which shadows.
@@ -36,11 +38,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether pods are to be captured, where the daemon knows its node.
+    #[must_use]
+    pub fn selects_pods(&self) -> bool {
+        !self.pods.selections.is_empty() || !self.kubernetes.gateways.is_empty()
+    }
+
     /// A configuration that captures `ports` and mirrors nothing: for reading capture files.
     #[must_use]
     pub fn without_rules(leg: Leg, ports: &[u16]) -> Self {
         Self {
             capture: CaptureConfig { leg, ports: ports.to_vec(), ..CaptureConfig::default() },
+            pods: PodsConfig::default(),
             shadows: Vec::new(),
             rules: Rules::default(),
             kubernetes: KubernetesConfig::default(),
@@ -171,6 +180,17 @@ pub enum CapturePoint {
         /// The directory.
         path: PathBuf,
     },
+    /// TC programs on an interface in a pod's own network namespace, which whoever attaches looks for.
+    Pod {
+        /// `namespace/name`, for messages.
+        name: String,
+        /// Interface name within its namespace.
+        interface: String,
+        /// The pod's addresses: the namespace that has one of them is its own.
+        addresses: Vec<IpAddr>,
+        /// Its cgroup v2 directory: the namespace of a process in it is its own.
+        cgroup: Option<PathBuf>,
+    },
 }
 
 impl fmt::Display for CapturePoint {
@@ -182,8 +202,53 @@ impl fmt::Display for CapturePoint {
                 write!(f, "interface {name} in {}", netns.display())
             }
             Self::Cgroup { path } => write!(f, "cgroup {}", path.display()),
+            Self::Pod { name, interface, .. } => write!(f, "interface {interface} of pod {name}"),
         }
     }
+}
+
+/// `[capture] kubernetes`, checked: pods of this node that are captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodsConfig {
+    /// Which; may be empty, then only those of `[[kubernetes.gateway]]` are.
+    pub selections: Vec<PodSelection>,
+    /// How the pods of `[[kubernetes.gateway]]` are attached.
+    pub gateway_attach: PodAttach,
+    /// How long a pod may be Ready without a segment captured at it before that is told; `None`: never told.
+    pub silent_after: Option<Duration>,
+}
+
+/// [`PodsConfig::silent_after`] when it is not configured.
+pub const DEFAULT_SILENT_AFTER: Duration = Duration::from_secs(60);
+
+impl Default for PodsConfig {
+    fn default() -> Self {
+        Self {
+            selections: Vec::new(),
+            gateway_attach: PodAttach::Cgroup,
+            silent_after: Some(DEFAULT_SILENT_AFTER),
+        }
+    }
+}
+
+/// Pods by namespace and labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodSelection {
+    /// Their namespace.
+    pub namespace: String,
+    /// Their labels.
+    pub selector: LabelSelector,
+    /// How they are attached.
+    pub attach: PodAttach,
+}
+
+/// How a pod is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodAttach {
+    /// On its cgroup.
+    Cgroup,
+    /// On the interface of this name in its network namespace.
+    Interface(String),
 }
 
 /// `[kubernetes]`, checked.

@@ -1,16 +1,12 @@
 //! I/O. What this node is like, read from /proc and /sys.
 
-use super::pods::PodCgroup;
 use crate::capture;
+use crate::cluster::discovery::{cgroup2_roots, pods_below};
 use crate::config::CaptureConfig;
+use crate::kube::PodCgroup;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Directories of the cgroup tree that are looked at, at most.
-const MAX_CGROUPS: usize = 20_000;
-/// How deep below the mount pods lie, at most: a prefix of the kubelet's own, four levels of slices.
-const MAX_DEPTH: usize = 8;
 
 /// What `doctor` judges. A thing that cannot be read counts as not there.
 #[derive(Clone, Debug, Default)]
@@ -116,7 +112,7 @@ impl Facts {
             has_cgroup1: mount_of(&mounts, "cgroup").is_some(),
             interfaces: names_in("/sys/class/net"),
             cni_configs: names_in("/etc/cni/net.d"),
-            pods: cgroup2.as_deref().map(pods_below).unwrap_or_default(),
+            pods: pods_below(&cgroup2_roots(&mounts)),
             cgroup2,
         }
     }
@@ -152,27 +148,6 @@ fn names_in(dir: &str) -> Vec<String> {
     names
 }
 
-/// Every pod's cgroup below `mount`; the directories below a pod are its containers.
-fn pods_below(mount: &Path) -> Vec<PodCgroup> {
-    let mut pods = Vec::new();
-    let mut seen = 0_usize;
-    let mut open = vec![(mount.to_owned(), 0_usize)];
-    while let Some((dir, depth)) = open.pop() {
-        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
-        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        for path in below.map(|entry| entry.path()) {
-            seen = seen.saturating_add(1);
-            match PodCgroup::of(&path) {
-                Some(pod) => pods.push(pod),
-                None if depth < MAX_DEPTH && seen < MAX_CGROUPS => open.push((path, depth.saturating_add(1))),
-                None => {}
-            }
-        }
-    }
-    pods.sort();
-    pods
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,15 +171,5 @@ mod tests {
         assert_eq!(Capability::in_mask(mask), [Capability::NetAdmin, Capability::Bpf]);
         let admin = Capability::in_mask(1 << 21);
         assert_eq!(admin, [Capability::SysAdmin, Capability::Perfmon, Capability::Bpf]);
-    }
-
-    #[test]
-    fn pods_are_found_below_a_prefix_of_the_kubelets_own() {
-        let uid = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
-        let tree = tempfile::tempdir().unwrap();
-        let pod = tree.path().join(format!("node-1/kubepods/burstable/pod{uid}"));
-        fs::create_dir_all(pod.join("container")).unwrap();
-        fs::create_dir_all(tree.path().join("system.slice")).unwrap();
-        assert_eq!(pods_below(tree.path()), [PodCgroup { uid: uid.to_owned(), path: pod }]);
     }
 }

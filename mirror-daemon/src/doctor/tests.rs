@@ -1,5 +1,5 @@
 use super::*;
-use pods::PodCgroup;
+use crate::kube::PodCgroup;
 use std::path::PathBuf;
 
 fn node() -> Facts {

@@ -183,7 +183,7 @@ fn route_of_a_gateway_takes_requests_at_the_points_that_carry_it() {
     for (capture_point, is_told, expected) in [(4, true, 1), (7, true, 0), (9, true, 0), (7, false, 1)] {
         let ledger = Arc::new(Ledger::default());
         let view = View::new(1, Arc::clone(&config), &ledger);
-        let view = if is_told { view.at_points(points.iter().cloned()) } else { view };
+        let view = if is_told { view.at_points(&config.capture, points.iter().cloned()) } else { view };
         let mut pipeline =
             Pipeline::new(Arc::new(view), Arc::clone(&ledger), HashSeed([1, 2]), Counting::default());
         let key = FlowKey { gateway_port: 8080, remote_port: 40_000, capture_point, ..FlowKey::default() };

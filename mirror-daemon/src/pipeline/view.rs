@@ -1,6 +1,6 @@
 //! One generation of the configuration, as the pipelines see it.
 
-use crate::config::{CapturePoint, Config, ShadowConfig, ShadowId};
+use crate::config::{CaptureConfig, CapturePoint, Config, ShadowConfig, ShadowId};
 use crate::rule::GatewaySet;
 use crate::telemetry::{Ledger, ShadowLedger};
 use std::collections::BTreeMap;
@@ -27,12 +27,15 @@ impl View {
         Self { generation, config, books, gateways: None }
     }
 
-    /// The same view for these capture points, by their numbers: from now on a route that names gateways holds
+    /// The same view for these capture points, by their numbers, of which `capture` says the gateways: from now on a route that names gateways holds
     /// only at points that carry one of them. A point that is not told of belongs to no gateway.
     #[must_use]
-    pub fn at_points(mut self, points: impl Iterator<Item = (u32, CapturePoint)>) -> Self {
-        let gateways =
-            |point: &CapturePoint| self.config.rules.gateway_set(self.config.capture.gateways_at(point));
+    pub fn at_points(
+        mut self,
+        capture: &CaptureConfig,
+        points: impl Iterator<Item = (u32, CapturePoint)>,
+    ) -> Self {
+        let gateways = |point: &CapturePoint| self.config.rules.gateway_set(capture.gateways_at(point));
         self.gateways = Some(points.map(|(number, point)| (number, gateways(&point))).collect());
         self
     }

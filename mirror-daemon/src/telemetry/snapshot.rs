@@ -5,6 +5,7 @@
 
 use super::ledger::{Counter, PerReason};
 use super::{Ledger, ShadowLedger};
+use crate::cluster::discovery::Reading;
 use crate::drop_reason::DropReason;
 use std::sync::Arc;
 
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub parser_restarts: u64,
     /// True from the first SIGTERM or SIGINT on.
     pub draining: bool,
+    /// The looking for pods; `None`: none is looked for.
+    pub pods: Option<Reading>,
 }
 
 /// One capture point that is wanted.
@@ -54,6 +57,8 @@ pub struct PointStatus {
     pub name: String,
     /// True when all of its programs are attached.
     pub attached: bool,
+    /// True for one of a pod that was found: it is not waited for.
+    pub is_pod: bool,
 }
 
 /// One shadow now, as `replay` tells it.

@@ -12,6 +12,8 @@ use crate::telemetry::logging::in_words;
 /// One wanted capture point and what holds it in the kernel.
 pub(super) struct Held {
     pub(super) point: CapturePoint,
+    /// Where it was found to be; `None` when it was not found.
+    pub(super) place: Option<CapturePoint>,
     /// `None` when it could not be told.
     pub(super) identity: Option<Identity>,
     /// Its entry points' number; only an interface that is attached has one.
@@ -34,6 +36,11 @@ pub(super) enum Links {
 }
 
 impl Held {
+    /// One that was not found.
+    pub(super) fn nowhere(point: &CapturePoint, error: CaptureError) -> Self {
+        Self { point: point.clone(), place: None, identity: None, entry: None, links: Err(error) }
+    }
+
     pub(super) fn is_in_place(&self) -> bool {
         self.links.as_ref().is_ok_and(Links::is_in_place)
             && self.identity.as_ref().is_some_and(Identity::is_current)

@@ -54,6 +54,8 @@ impl From<Metadata> for FileId {
 }
 
 impl Identity {
+    /// `point`: as `pod::placed` gives it.
+    ///
     /// # Errors
     /// When the interface, its namespace or the cgroup is not there.
     pub(super) fn of(point: &CapturePoint) -> Result<Self, CaptureError> {
@@ -72,6 +74,7 @@ impl Identity {
                 Ok(Self::Interface(Interface { netns, namespace, index, link, is_host_side: *host_side }))
             }
             CapturePoint::Cgroup { path } => Cgroup::at(path).map(Self::Cgroup),
+            CapturePoint::Pod { name, .. } => Err(CaptureError::PodNamespace { pod: name.clone() }),
         }
     }
 

@@ -149,10 +149,10 @@ impl Attacher {
     /// Attaches the point once more in the other way. `None`: there is no other way here, and that is as well.
     fn attach_otherwise(&mut self, number: u32, mode: TcMode) -> Option<Anew> {
         let held = self.points.get(&number)?;
-        let (point, entry) = (held.point.clone(), held.entry);
+        let (point, place, entry) = (held.point.clone(), held.place.clone()?, held.entry);
         // By clsact it is attached already.
         let tried = if mode == TcMode::Auto { TcMode::Tcx } else { mode };
-        match self.attach(&Candidate { number, entry, point: &point, tc_mode: tried }, 0) {
+        match self.attach(&Candidate { number, entry, point: &place, tc_mode: tried }, 0) {
             Err(CaptureError::Program { .. }) if mode == TcMode::Auto => None,
             links => Some(Anew { number, point, links }),
         }

@@ -2,8 +2,9 @@
 
 use super::kubernetes::gateway_names;
 use super::names::list;
+use super::pods::pods;
 use crate::config::read::{Node, Section};
-use crate::config::types::{CaptureConfig, CapturePoint, FlowLimits, Leg, PointGateways, TcMode};
+use crate::config::types::{CaptureConfig, CapturePoint, FlowLimits, Leg, PodsConfig, PointGateways, TcMode};
 use crate::http::h2::H2Options;
 use crate::http::h2::frame::{DEFAULT_FRAME_BYTES, MAX_FRAME_BYTES};
 use mirror_common::{MAX_PORTS, MAX_SHARDS};
@@ -21,12 +22,9 @@ const MIN_RING_BYTES: u64 = 64 * 1024;
 const MAX_RING_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// `None` only after a fault was noted.
-pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
-    if let Some(kubernetes) = section.node("kubernetes") {
-        kubernetes.fault(
-            "choosing pods by selector is not in this build yet; name the places with `interfaces` or `cgroups`",
-        );
-    }
+pub(super) fn capture(section: Section<'_>) -> Option<(CaptureConfig, PodsConfig)> {
+    let has_pods = section.has("kubernetes");
+    let pods = pods(&section);
     let netns = section.node("netns").and_then(network_namespace);
     let default = CaptureConfig::default();
     let (points, gateways) = points(&section, netns.as_ref());
@@ -36,7 +34,7 @@ pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
     let tc_mode = section.or("attach", default.tc_mode, |node| {
         choice(&node, &[("auto", TcMode::Auto), ("tcx", TcMode::Tcx), ("clsact", TcMode::Clsact)])
     });
-    let ports = ports(&section, !points.is_empty());
+    let ports = ports(&section, has_pods || !points.is_empty());
     let shards = section.or("shards", 1, |node| node.integer(1..=MAX_SHARDS as u64));
     let ring_bytes = section.or("ring_bytes", default.ring_bytes.into(), |node| ring_bytes(node, shards));
     let snap = section.or("answer_snap", default.answer_snap_bytes.into(), |node| node.size(16..=65_536));
@@ -58,7 +56,7 @@ pub(super) fn capture(section: Section<'_>) -> Option<CaptureConfig> {
         limits: limits(section.section("limits")),
     };
     section.close();
-    Some(config)
+    Some((config, pods))
 }
 
 /// A capture point as it is written, and the gateways it carries.
@@ -171,7 +169,7 @@ fn interface(node: &Node<'_>, netns: Option<&PathBuf>) -> Option<Written> {
     Some((CapturePoint::Interface { name: name?, netns, host_side }, gateways))
 }
 
-fn interface_name(node: Node<'_>) -> Option<String> {
+pub(super) fn interface_name(node: Node<'_>) -> Option<String> {
     let is_name = |text: &&str| {
         (1..=MAX_INTERFACE_NAME_BYTES).contains(&text.len())
             && !matches!(*text, "." | "..")

@@ -63,20 +63,11 @@ fn gateway(section: Section<'_>) -> Option<(GatewayBinding, Node<'_>)> {
     let namespace = namespace.and_then(namespace_name);
     let example = "the pods it runs in, e.g. pods = { selector = \"app=gateway\" }";
     let pods = section.required("pods", example).and_then(Node::section);
-    let (mut pod_namespace, mut pod_selector) = (None, None);
+    let (mut pod_namespace, mut pod_labels) = (None, None);
     if let Some(pods) = pods {
         pod_namespace = pods.node("namespace").and_then(namespace_name);
         let node = pods.required("selector", "which pods, e.g. selector = \"app=gateway\"");
-        pod_selector = node.and_then(|node| {
-            let again = node.clone();
-            let found = selector(node)?;
-            if found == LabelSelector::default() {
-                again.fault(
-                    "is empty, and would select every pod of the namespace; name the gateway's labels",
-                );
-            }
-            Some(found)
-        });
+        pod_labels = node.and_then(pod_selector);
         pods.close();
     }
     section.close();
@@ -84,9 +75,19 @@ fn gateway(section: Section<'_>) -> Option<(GatewayBinding, Node<'_>)> {
     let binding = GatewayBinding {
         gateway: format!("{namespace}/{}", name?),
         pod_namespace: pod_namespace.unwrap_or(namespace),
-        pod_selector: pod_selector?,
+        pod_selector: pod_labels?,
     };
     Some((binding, named?))
+}
+
+/// A label selector that does not select everything.
+pub(super) fn pod_selector(node: Node<'_>) -> Option<LabelSelector> {
+    let again = node.clone();
+    let found = selector(node)?;
+    if found == LabelSelector::default() {
+        again.fault("is empty, and would select every pod of the namespace; name the gateway's labels");
+    }
+    Some(found)
 }
 
 /// `"a=b,c in (d,e),!f"`, or `{ matchLabels = { .. }, matchExpressions = [ .. ] }` as Kubernetes has it.
@@ -175,7 +176,7 @@ fn object_name(node: Node<'_>) -> Option<String> {
     found.map(str::to_owned)
 }
 
-fn namespace_name(node: Node<'_>) -> Option<String> {
+pub(super) fn namespace_name(node: Node<'_>) -> Option<String> {
     let found = node.as_text().filter(|text| is_label(text));
     if found.is_none() {
         node.fault(format!("{} is no namespace; allowed are small letters, digits and `-`", node.found()));

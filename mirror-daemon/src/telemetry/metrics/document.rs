@@ -25,6 +25,12 @@ touches production: the worst case is always that copies are missing.
 - alert: MirrorNotAttached
   expr: mirror_capture_points{state=\"missing\"} > 0
   for: 5m
+- alert: MirrorPodNotCaptured
+  expr: mirror_pods{state=\"failed\"} > 0 or mirror_pod_watch{state=\"forbidden\"} > 0
+  for: 5m
+- alert: MirrorPodSilent              # it may just have no traffic
+  expr: mirror_points_silent > 0
+  for: 1h
 - alert: MirrorConfigRefused          # an older configuration still runs
   expr: mirror_config_last_reload_ok == 0
 ```
@@ -50,6 +56,7 @@ pub fn document() -> String {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Info => "info",
+            Kind::Histogram => "histogram",
         };
         let labels = labels(family);
         // Writing to a string does not fail.

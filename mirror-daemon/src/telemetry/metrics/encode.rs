@@ -1,6 +1,7 @@
 //! Writes a [`Snapshot`] as metrics, family by family: each family's samples stand together (OpenMetrics 1.0).
 
 use super::{Family, Kind, MAX_SHADOW_LABELS, OTHER_SHADOWS};
+use crate::cluster::discovery::{ATTACH_BUCKETS_SECONDS, Latency, PodCounts, Reading, WatchState};
 use crate::drop_reason::DropReason;
 use crate::telemetry::process::ProcessReading;
 use crate::telemetry::snapshot::{BreakerState, LabelledCount, ShadowReading, ShadowStatus, Snapshot};
@@ -27,6 +28,7 @@ pub(super) fn page(
     shadow_counters(&mut encoder, &books)?;
     shadow_gauges(&mut encoder, now)?;
     capture(&mut encoder, now)?;
+    pods(&mut encoder, &now.pods.clone().unwrap_or_default())?;
     config(&mut encoder, now)?;
     process(&mut encoder, &ProcessReading::now(), started)
 }
@@ -130,6 +132,32 @@ fn capture(encoder: &mut DescriptorEncoder<'_>, now: &Snapshot) -> Result<(), fm
         family.gauge(&[("state", state)], u64::try_from(points).unwrap_or(u64::MAX))?;
     }
     Ok(())
+}
+
+fn pods(encoder: &mut DescriptorEncoder<'_>, found: &Reading) -> Result<(), fmt::Error> {
+    let mut family = open(encoder, &super::PODS)?;
+    let PodCounts { waiting, wanted, attached, failed, left_out } = found.pods;
+    let states = [("waiting", waiting), ("wanted", wanted), ("attached", attached), ("failed", failed)];
+    for (state, count) in states.into_iter().chain([("left_out", left_out)]) {
+        family.gauge(&[("state", state)], count)?;
+    }
+    open(encoder, &super::POINTS_SILENT)?.gauge(&[], found.silent)?;
+    let Latency { sum_seconds, count, buckets } = &found.attach;
+    let buckets = ATTACH_BUCKETS_SECONDS.into_iter().zip(*buckets);
+    // Those above every bound.
+    let beyond = buckets.clone().fold(*count, |rest, (_, in_bucket)| rest.saturating_sub(in_bucket));
+    let buckets: Vec<_> = buckets.chain([(f64::INFINITY, beyond)]).collect();
+    open(encoder, &super::POD_ATTACH)?.0.encode_histogram::<NoLabelSet>(
+        *sum_seconds,
+        *count,
+        &buckets,
+        None,
+    )?;
+    let mut family = open(encoder, &super::POD_WATCH)?;
+    for state in WatchState::ALL {
+        family.gauge(&[("state", state.label())], u64::from(state == found.watch))?;
+    }
+    open(encoder, &super::POD_WATCH_FAILURES)?.counter(&[], found.watch_failures)
 }
 
 /// Writes counts under their words: events to the first family, bytes (words that end in `_bytes`) to the
@@ -252,7 +280,7 @@ impl FamilyEncoder<'_> {
     fn number(&mut self, labels: Labels<'_>, value: u64) -> Result<(), fmt::Error> {
         match self.1 {
             Kind::Counter => self.counter(labels, value),
-            Kind::Gauge | Kind::Info => self.gauge(labels, value),
+            Kind::Gauge | Kind::Info | Kind::Histogram => self.gauge(labels, value),
         }
     }
 
@@ -280,6 +308,7 @@ fn open<'e>(
         Kind::Counter => ("_total", MetricType::Counter),
         Kind::Gauge => ("", MetricType::Gauge),
         Kind::Info => ("_info", MetricType::Info),
+        Kind::Histogram => ("", MetricType::Histogram),
     };
     let name = family.name.strip_suffix(suffix).unwrap_or(family.name);
     let (name, unit) = split_unit(name);

@@ -1,11 +1,13 @@
 //! The page against a strict reader of its own, and the documentation against the code.
 
 use super::*;
+use crate::cluster::discovery::{Latency, PodCounts, Reading, WatchState};
 use crate::drop_reason::DropReason;
 use crate::telemetry::snapshot::{BreakerState, PointStatus, ShadowStatus, Snapshot};
 use crate::telemetry::{Ledger, LedgerReading};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 type LabelSet = BTreeMap<String, String>;
 
@@ -48,12 +50,13 @@ fn parse(page: &str) -> Result<BTreeMap<String, ParsedFamily>, String> {
                 }
             }
             None => {
-                let (name, labels, value) = parse_sample(line)?;
+                let (name, mut labels, value) = parse_sample(line)?;
                 let family = families.get_mut(&current).ok_or("sample without family")?;
                 let suffix = match family.kind.as_str() {
                     "counter" => "_total",
                     "info" => "_info",
                     "gauge" => "",
+                    "histogram" => part_of_histogram(&name, &current, &mut labels).ok_or(line)?,
                     other => return Err(format!("type {other:?} of {current}")),
                 };
                 if name != format!("{current}{suffix}") {
@@ -69,6 +72,17 @@ fn parse(page: &str) -> Result<BTreeMap<String, ParsedFamily>, String> {
         }
     }
     Ok(families)
+}
+
+/// The suffix of a histogram's sample. Sum and count get labels of their own here, so that each sample has other labels.
+fn part_of_histogram(name: &str, base: &str, labels: &mut LabelSet) -> Option<&'static str> {
+    let suffix = ["_bucket", "_sum", "_count"].into_iter().find(|suffix| name.ends_with(suffix))?;
+    if suffix == "_bucket" {
+        labels.get("le").filter(|le| *le == "+Inf" || le.parse::<f64>().is_ok())?;
+    } else {
+        labels.insert("le".to_owned(), suffix.to_owned());
+    }
+    (name == format!("{base}{suffix}")).then_some(suffix)
 }
 
 fn check_name(name: &str) -> Result<(), String> {
@@ -157,11 +171,25 @@ fn sample_snapshot() -> Snapshot {
         flows_open: 7,
         flow_buffered_bytes: 4_096,
         points: vec![
-            PointStatus { name: "interface eth0".to_owned(), attached: true },
-            PointStatus { name: "cgroup /sys/fs/cgroup/x".to_owned(), attached: false },
+            PointStatus { name: "interface eth0".to_owned(), attached: true, is_pod: false },
+            PointStatus { name: "cgroup /sys/fs/cgroup/x".to_owned(), attached: false, is_pod: false },
         ],
+        pods: Some(pods()),
         shadows: vec![status("httpbin", BreakerState::Closed), status("canary", BreakerState::HalfOpen)],
         ..Snapshot::default()
+    }
+}
+
+fn pods() -> Reading {
+    let mut attach = Latency::default();
+    [30, 60, 70, 90_000].map(Duration::from_millis).into_iter().for_each(|took| attach.add(took));
+    Reading {
+        pods: PodCounts { waiting: 1, wanted: 2, attached: 3, failed: 4, left_out: 5 },
+        silent: 1,
+        watch: WatchState::Synchronised,
+        watch_failures: 2,
+        is_known: true,
+        attach,
     }
 }
 
@@ -184,11 +212,14 @@ fn page_is_valid_and_has_every_metric_with_exactly_its_labels() {
             Kind::Counter => (family.name.strip_suffix("_total").unwrap(), "counter"),
             Kind::Gauge => (family.name, "gauge"),
             Kind::Info => (family.name.strip_suffix("_info").unwrap(), "info"),
+            Kind::Histogram => (family.name, "histogram"),
         };
         let parsed = families.get(base).unwrap_or_else(|| panic!("{} is not on the page", family.name));
         assert_eq!(parsed.kind, kind, "{}", family.name);
         assert_eq!(parsed.unit.is_some(), base.ends_with("_bytes") || base.ends_with("_seconds"), "{base}");
-        let expected: BTreeSet<_> = family.labels.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let own = (family.kind == Kind::Histogram).then_some("le");
+        let labels = family.labels.iter().map(|(name, _)| *name);
+        let expected: BTreeSet<_> = labels.chain(own).map(str::to_owned).collect();
         assert!(!parsed.samples.is_empty(), "{} has no sample", family.name);
         for labels in parsed.samples.keys() {
             assert_eq!(labels.keys().cloned().collect::<BTreeSet<_>>(), expected, "{}", family.name);
@@ -218,6 +249,10 @@ fn sums_over_labels_are_the_ledger() {
     assert_eq!(sum(&families["mirror_copies"], "reason", "queue_full"), 2.0);
     assert_eq!(sum(&families["mirror_shadow_breaker"], "state", "half_open"), 1.0);
     assert_eq!(sum(&families["mirror_capture_points"], "state", "missing"), 1.0);
+    let attach = &families["mirror_pod_attach_seconds"];
+    let le = ["0.05", "0.1", "30.0", "+Inf", "_count", "_sum"].map(|le| sum(attach, "le", le));
+    assert_eq!(le, [1.0, 3.0, 3.0, 4.0, 4.0, 90.16]);
+    assert_eq!(sum(&families["mirror_pod_watch"], "state", "synchronised"), 1.0);
 }
 
 #[test]

@@ -46,10 +46,43 @@ fn ring_bytes_is_a_power_of_two_for_each_shard() {
 
 #[test]
 fn cluster_configuration_is_recognised_and_refused_in_plain_words() {
-    let found = faults(
-        "[capture]\nkubernetes = { namespace = 'a', selector = 'b' }\n[kubernetes]\ngateway_api = true\n",
-    );
+    let found = faults("[kubernetes]\ngateway_api = true\n");
     let lines: Vec<&str> = found.lines().collect();
-    assert_eq!(lines.len(), 2, "{found}");
+    assert_eq!(lines.len(), 1, "{found}");
     assert!(lines.iter().all(|line| line.contains("not in this build yet")), "{found}");
+}
+
+#[test]
+fn pods_are_chosen_by_one_entry_or_several() {
+    let pods = |kubernetes: &str| read(&format!("[capture]\nports = [80]\nkubernetes = {kubernetes}")).pods;
+    let one = pods("{ namespace = 'gloo-system', selector = 'app=gateway' }");
+    let [gateway] = one.selections.as_slice() else { panic!("{one:?}") };
+    assert_eq!((gateway.namespace.as_str(), &gateway.attach), ("gloo-system", &PodAttach::Cgroup));
+    assert_eq!(gateway.selector.to_string(), "app in (gateway)");
+    assert_eq!(one.silent_after, Some(DEFAULT_SILENT_AFTER));
+    let two = pods(
+        "[{ attach = 'interface' }, { namespace = 'a', selector = 'b', attach = 'interface', interface = 'net1' }]",
+    );
+    assert_eq!(two.gateway_attach, PodAttach::Interface("eth0".to_owned()));
+    assert_eq!(two.selections.len(), 1);
+    assert_eq!(two.selections[0].attach, PodAttach::Interface("net1".to_owned()));
+    assert_eq!(pods("{}"), PodsConfig::default());
+    let off = read("[capture]\npod_silent_after = 'off'");
+    assert_eq!(off.pods.silent_after, None);
+}
+
+#[test]
+fn faults_of_pod_selections_are_all_told() {
+    let found = faults(
+        "[capture]\nkubernetes = [{ namespace = 'A', selector = '' }, { selector = 'a', interface = 'eth1' }]\n",
+    );
+    for part in [
+        "kubernetes[0].namespace: \"A\" is no namespace",
+        "kubernetes[0].selector: is empty",
+        "kubernetes[1].namespace: is missing",
+        "kubernetes[1].interface: means nothing with attach = \"cgroup\"",
+        "capture.ports: is missing",
+    ] {
+        assert!(found.contains(part), "{part} in {found}");
+    }
 }

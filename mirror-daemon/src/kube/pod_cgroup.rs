@@ -1,4 +1,4 @@
-//! PURE. Knows a pod by the name of its cgroup, whatever driver and runtime made it:
+//! Knows a pod by the name of its cgroup, whatever driver and runtime made it:
 //!
 //! | driver | directory |
 //! |---|---|

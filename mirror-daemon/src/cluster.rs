@@ -1,0 +1,11 @@
+//! I/O. What the daemon has to do with the cluster's API server.
+//!
+//! Everything here runs on a thread of its own ([`ClusterThread`]): a long list that is read there keeps neither
+//! a replay nor a page waiting. Everything that the API server says is bounded ([`client`]) before it is looked at.
+
+pub mod client;
+pub mod discovery;
+
+mod thread;
+
+pub use thread::ClusterThread;

@@ -1,0 +1,86 @@
+//! Many pods in a short time.
+
+use std::time::Instant;
+
+use mirror_tests::privilege::root_or_skip;
+
+use super::{BY_CGROUP, NAMESPACE, Node, gateway_pod, name, wait_for_as_few, wait_for_metric, wait_for_pods};
+
+/// Pods in all, and how many of them are there at once.
+const PODS: usize = 200;
+const AT_ONCE: usize = 12;
+
+#[test]
+fn two_hundred_pods_leave_nothing_behind() {
+    if !root_or_skip("two_hundred_pods_leave_nothing_behind") {
+        return;
+    }
+    let node = Node::new();
+    let daemon = node.daemon(BY_CGROUP);
+    let before = daemon.held_objects().unwrap();
+    // The first ones, so that all is there that a daemon keeps.
+    wave(&node, &daemon, 0..AT_ONCE);
+    wait_for_as_few(&daemon, &before);
+    let fds = fds(&daemon);
+    let begun = Instant::now();
+    let mut done = AT_ONCE;
+    while done < PODS + AT_ONCE {
+        let next = (done + AT_ONCE).min(PODS + AT_ONCE);
+        wave(&node, &daemon, done..next);
+        done = next;
+    }
+    let per_minute = PODS as f64 / begun.elapsed().as_secs_f64() * 60.0;
+    wait_for_as_few(&daemon, &before);
+    assert_eq!(daemon.held_objects().unwrap().programs.len(), before.programs.len());
+    wait_for_metric(&daemon, "process_open_fds", &[], fds);
+    let mut took = took_ms(&daemon.output());
+    assert_eq!(took.len(), done);
+    took.sort_unstable();
+    let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)];
+    println!(
+        "{PODS} pods, {per_minute:.0} a minute: attached after {} ms (p50), {} ms (p99)",
+        at(50),
+        at(99)
+    );
+}
+
+/// These pods come, are attached, and go.
+fn wave(node: &Node, daemon: &mirror_tests::daemon::Daemon, numbers: std::ops::Range<usize>) {
+    let count = numbers.len();
+    let cgroups: Vec<_> = numbers
+        .clone()
+        .map(|number| {
+            // In both orders.
+            if number % 2 == 0 {
+                node.api.apply("pods", gateway_pod(number));
+            }
+            let cgroup = node.cgroup(number);
+            node.api.apply("pods", gateway_pod(number));
+            cgroup
+        })
+        .collect();
+    wait_for_pods(daemon, "attached", count);
+    for number in numbers.clone().filter(|number| number % 2 == 0) {
+        node.api.delete("pods", NAMESPACE, &name(number));
+    }
+    drop(cgroups);
+    wait_for_pods(daemon, "attached", 0);
+    for number in numbers {
+        node.api.delete("pods", NAMESPACE, &name(number));
+    }
+    wait_for_pods(daemon, "waiting", 0);
+}
+
+fn fds(daemon: &mirror_tests::daemon::Daemon) -> f64 {
+    daemon.metrics().unwrap().sum("process_open_fds", &[])
+}
+
+/// What the log says of the time that each pod took.
+fn took_ms(log: &str) -> Vec<u64> {
+    let plain = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    log.lines()
+        .filter(|line| line.contains("pod is captured"))
+        .filter_map(|line| line.split("took_ms").nth(1))
+        .filter_map(|rest| plain(rest.split_whitespace().next()?.trim_start_matches('=')).parse().ok())
+        .collect()
+}
