@@ -1,13 +1,12 @@
 //! The capture shell: reads capture files ([`pcap`]), or loads the kernel programs, attaches them, and reads their rings.
 //!
-//! Two parts that meet only in [`seam`], so that they can be two processes: the [`attach::Attacher`] owns programs,
+//! Two parts that meet only in `seam`, so that they can be two processes: the attacher owns programs,
 //! links, map writes and namespace entry; [`RingReader`] and [`ControlReader`] own mapped rings and need no
 //! privilege once they are open. [`AttacherClient`], [`CounterReader`], [`LiveWriter`], [`VerdictWriter`] and
 //! [`SocketMarker`] ask the attacher for what takes one.
 //!
 //! Left out: what the segments mean. Nothing here interprets a byte of payload.
 
-#[allow(unreachable_pub, dead_code, reason = "to be narrowed with the next change of what it holds")]
 mod attach;
 mod clsact;
 mod control;

@@ -51,7 +51,7 @@ mod tests;
 pub use crate::telemetry::snapshot::{BreakerState, ShadowStatus};
 pub use body::{BodyAbort, BodyPiece, BodyReader, BodyWriter, body_channel};
 pub use cancel::{Canceller, Original, OriginalEnd, original};
-pub use connect::Marking;
+pub use connect::{Mark, Marking};
 pub use replayer::{ReplayHandle, Replayer};
 pub use tls::{TlsError, check_tls};
 

@@ -85,7 +85,8 @@ impl Reloader {
 /// starting keeps a configuration from being taken.
 fn try_out(attacher: &mut AttacherClient, wanted: &CaptureConfig) -> anyhow::Result<Trial> {
     let trial = attacher.try_out(wanted)?;
-    if let Some((point, why)) = trial.failure() {
+    let failure = trial.failures().next();
+    if let Some((point, why)) = failure {
         attacher.abandon(trial);
         bail!("{point} can't be captured: {why}");
     }

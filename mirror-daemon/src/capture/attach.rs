@@ -11,12 +11,12 @@ mod table;
 mod trial;
 
 pub use numbers::PointNumbers;
-pub use trial::Trial;
+pub(super) use trial::Trial;
 
 use super::error::CaptureError;
 use super::kernel_log::KernelLog;
 use super::load::{TestKnobs, map};
-use crate::config::{CaptureConfig, CapturePoint, TcMode};
+use crate::config::{CapturePoint, TcMode};
 use crate::telemetry::logging::in_words;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, ProgramArray};
@@ -69,7 +69,7 @@ pub struct PointStatus {
 }
 
 /// Owns the kernel programs, their links and the maps that say what to capture. Dropping it detaches all.
-pub struct Attacher {
+pub(super) struct Attacher {
     ebpf: Ebpf,
     knobs: TestKnobs,
     settings: Array<MapData, KernelSettings>,
@@ -82,7 +82,6 @@ pub struct Attacher {
     points: BTreeMap<u32, Held>,
     next_number: NextNumber,
     entries: Entries,
-    numbers: PointNumbers,
     kernel_log: Option<KernelLog>,
     selection: Selection,
 }
@@ -94,7 +93,7 @@ impl std::fmt::Debug for Attacher {
 }
 
 impl Attacher {
-    pub(crate) fn new(mut ebpf: Ebpf, knobs: TestKnobs) -> Result<Self, CaptureError> {
+    pub(super) fn new(mut ebpf: Ebpf, knobs: TestKnobs) -> Result<Self, CaptureError> {
         let settings = map(&ebpf, "SETTINGS")?.try_into().map_err(CaptureError::map("SETTINGS"))?;
         let table = PointTable::new(&ebpf)?;
         let bodies = map(&ebpf, "BODIES")?.try_into().map_err(CaptureError::map("BODIES"))?;
@@ -113,39 +112,15 @@ impl Attacher {
             points: BTreeMap::new(),
             next_number: NextNumber::default(),
             entries: Entries::default(),
-            numbers: PointNumbers::default(),
             kernel_log,
             selection,
         })
     }
 
-    /// Makes ports, leg, exclusions, capture points and lifecycle hooks what `config` says, at points that are
-    /// attached already too. Points that stay wanted stay attached. Ring sizes and shards are those of the start:
-    /// changing them takes a restart.
+    /// Wants one more capture point, and tries to attach it. Does not look for older flows yet.
     ///
     /// # Errors
-    /// When a map cannot be written, or more points are wanted than there can be. A point that cannot be attached is
-    /// no error; see [`Self::points`], and [`Self::try_out`] where it is to be one.
-    pub fn apply(&mut self, config: &CaptureConfig) -> Result<(), CaptureError> {
-        let trial = self.try_out(config)?;
-        self.commit(trial)
-    }
-
-    /// Wants one more capture point, and tries to attach it. Returns its number.
-    ///
-    /// # Errors
-    /// When all [`MAX_CAPTURE_POINTS`] are in use. That it could not be attached is no error; see
-    /// [`Self::points`].
-    pub fn add(&mut self, point: CapturePoint) -> Result<u32, CaptureError> {
-        let is_interface = matches!(point, CapturePoint::Interface { .. });
-        let number = self.add_unselected(&point)?;
-        if is_interface {
-            self.adopt();
-        }
-        Ok(number)
-    }
-
-    /// [`Self::add`], which does not look for older flows yet.
+    /// When all [`MAX_CAPTURE_POINTS`] are in use. That it could not be attached is no error; see [`Self::points`].
     fn add_unselected(&mut self, point: &CapturePoint) -> Result<u32, CaptureError> {
         let limit = MAX_CAPTURE_POINTS;
         let number = self.free_number(&BTreeMap::new()).ok_or(CaptureError::TooManyPoints { limit })?;
@@ -199,13 +174,11 @@ impl Attacher {
                     Err(error)
                 }
             });
-        self.numbers.insert(number, matches!(held.point, CapturePoint::Interface { .. }));
         self.points.insert(number, held);
     }
 
     /// Detaches a capture point and forgets it. Its number is not used again.
-    pub fn remove(&mut self, number: u32) {
-        self.numbers.remove(number);
+    pub(super) fn remove(&mut self, number: u32) {
         if let Some(held) = self.points.remove(&number) {
             self.let_go(number, held);
         }
@@ -231,16 +204,10 @@ impl Attacher {
         self.entries.give_back(entry);
     }
 
-    /// The numbers in use, now and later.
-    #[must_use]
-    pub fn numbers(&self) -> PointNumbers {
-        self.numbers.clone()
-    }
-
     /// Tries again what could not be attached, and attaches anew where an interface was replaced by another of
     /// the same name. Logs a point that is lost, and one that is back, once. Passes on what the kernel programs had
     /// to say. To be called every few seconds.
-    pub fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         if let Some(kernel_log) = &mut self.kernel_log {
             kernel_log.flush();
         }
@@ -267,7 +234,7 @@ impl Attacher {
 
     /// Every wanted capture point and whether it is attached.
     #[must_use]
-    pub fn points(&self) -> Vec<PointStatus> {
+    pub(super) fn points(&self) -> Vec<PointStatus> {
         let gateway_error = self.selection.error();
         self.points
             .iter()

@@ -7,6 +7,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+/// The network namespace of the calling thread; others may be elsewhere for a moment.
+pub(crate) const OF_THIS_THREAD: &str = "/proc/thread-self/ns/net";
+
 /// Runs `work` in the namespace at `path`, or here when `path` is `None`. The calling thread stays where it is.
 ///
 /// # Errors

@@ -55,9 +55,12 @@ pub enum Marking {
     /// By this process itself; best effort, for it takes CAP_NET_ADMIN.
     #[default]
     Own,
-    /// By another that may. Called before a socket connects, and may take milliseconds. Why not, in words.
-    Other(Arc<dyn Fn(BorrowedFd<'_>) -> Result<(), String> + Send + Sync>),
+    /// By another that may. Called before a socket connects, and may take milliseconds.
+    Other(Arc<Mark>),
 }
+
+/// Marks a socket, or says why not, in words.
+pub type Mark = dyn Fn(BorrowedFd<'_>) -> Result<(), String> + Send + Sync;
 
 impl std::fmt::Debug for Marking {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -281,6 +281,38 @@ fn interfaces_that_look_the_same_are_told_apart() {
 }
 
 #[test]
+fn interface_whose_namespace_was_replaced_is_attached_anew() {
+    if !may_test_kernel() {
+        return;
+    }
+    let name = std::env::temp_dir().join(format!("mirror-many-{}", std::process::id()));
+    for (mode, how) in [(TcMode::Auto, by_default()), (TcMode::Clsact, Attachment::Clsact)] {
+        // Two namespaces that look the same, under one name, the second while the first still lives.
+        let (old, new) = (Place::new(false), Place::new(false));
+        std::os::unix::fs::symlink(old.gateway_netns(), &name).expect("a new name");
+        let point =
+            CapturePoint::Interface { name: "eth0".to_owned(), netns: Some(name.clone()), host_side: false };
+        let config = CaptureConfig { tc_mode: mode, ..config(vec![point]) };
+        let mut capture = opened(&config, how);
+        std::fs::remove_file(&name).expect("the name");
+        std::os::unix::fs::symlink(new.gateway_netns(), &name).expect("a new name");
+        capture.attacher.check();
+        std::fs::remove_file(&name).expect("the name");
+        let server = Server::new(&new.gateway_netns(), new.gateway_addr(), PORT);
+        let client_netns = new.client_netns();
+        let log =
+            record(&mut capture, || server.exchange(&client_netns, SMALL, 1), |log| log.finished() == 1);
+        assert_told_once(&log, &capture, &new, SMALL);
+        drop(capture);
+        for place in [old, new] {
+            let left =
+                within(&place.gateway_netns(), || run("tc", &["filter", "show", "dev", "eth0", "ingress"]));
+            assert!(!left.contains("mirror_tc"), "{left}");
+        }
+    }
+}
+
+#[test]
 fn interface_too_many_waits_until_another_goes() {
     if !may_test_kernel() {
         return;

@@ -1,14 +1,18 @@
 //! Whether the shadow gets what was on the wire, on both legs, in each version that it may be spoken to in.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mirror_tests::cgroup::Cgroup;
 use mirror_tests::client::Connection;
+use mirror_tests::envoy::{Envoy, EnvoyConfig};
 use mirror_tests::h2tools;
 use mirror_tests::loadtool::H2Load;
 use mirror_tests::netns::Role;
 use mirror_tests::nginx::NginxConfig;
 use mirror_tests::peers::peers_or_skip;
 use mirror_tests::privilege::root_or_skip;
+use mirror_tests::server::LoggedRequest;
 use mirror_tests::server::answer::pattern;
 
 use super::expected::{Parts, assert_arrived};
@@ -97,7 +101,7 @@ fn assert_upstream(kind: Kind) {
 }
 
 /// Production's log when nothing more comes.
-fn settled(world: &World) -> Vec<mirror_tests::server::LoggedRequest> {
+fn settled(world: &World) -> Vec<LoggedRequest> {
     let mut last = 0;
     mirror_tests::wait::until("production's log is complete", LIMIT, || {
         std::thread::sleep(Duration::from_millis(100));
@@ -214,4 +218,32 @@ fn requests_over_http1_arrive_at_a_shadow_that_is_spoken_http2_to() {
     assert!(got.iter().all(|parts| !parts.fields.contains_key("connection")));
     watch.all_replayed(heads.len() as u64);
     watch.end();
+}
+
+#[test]
+fn cgroup_of_envoy_mirrors_both_legs() {
+    if !peers_or_skip("cgroup_of_envoy_mirrors_both_legs") {
+        return;
+    }
+    let world = World::new();
+    let cgroup = Cgroup::new().unwrap();
+    let place = format!("cgroups = [\"{}\"]\nring_bytes = \"128MiB\"", cgroup.path().display());
+    let legs = [format!("{place}\nports = [8080]"), format!("{place}\nports = [8000]\nleg = \"upstream\"")];
+    for capture in legs {
+        world.forget();
+        let toml = to_shadow(world.shadow.address(), &capture, "");
+        let watch = world.watch(&world.lab.gateway, &toml).also_at(cgroup.path());
+        let config =
+            EnvoyConfig { http2_upstream: true, ..EnvoyConfig::new([GATEWAY], world.production.address()) };
+        let _envoy = Envoy::start_in_cgroup(&world.lab.gateway, &config, &cgroup).unwrap();
+        send_odd(&world, GATEWAY, Kind::Envoy, 0);
+        let production = settled(&world);
+        assert!(production.len() > 200, "{}", production.len());
+        wait_for(&world, &watch, production.len());
+        let sent: BTreeSet<_> = production.iter().map(LoggedRequest::id).collect();
+        let got = world.shadow.requests();
+        assert_eq!(got.iter().map(LoggedRequest::id).collect::<BTreeSet<_>>(), sent, "{capture}");
+        assert_eq!(got.len(), production.len(), "{capture}");
+        watch.end();
+    }
 }

@@ -36,6 +36,7 @@ pub(super) enum Links {
 impl Held {
     pub(super) fn is_in_place(&self) -> bool {
         self.links.as_ref().is_ok_and(Links::is_in_place)
+            && self.identity.as_ref().is_some_and(Identity::is_current)
     }
 
     /// Whether it need not be attached anew for this mode; one that is not attached at all waits for

@@ -14,6 +14,8 @@ use aya::maps::{MapData, ProgramArray};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType};
 use mirror_common::{PointFlags, PointSettings};
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// Bytes of an Ethernet header; loopback has one too.
@@ -64,6 +66,9 @@ enum Hooks {
         program_ids: Vec<u32>,
         /// The qdisc is ours to delete.
         is_our_qdisc: bool,
+        /// Where they are; `None`: in the daemon's own namespace. Filters that could not be deleted, because their namespace's path was gone before it, would
+        /// go on to note an entry point that another interface has by then.
+        namespace: Option<File>,
     },
 }
 
@@ -159,12 +164,14 @@ impl InterfaceLinks {
 
     /// Takes the programs off the interface.
     pub(super) fn detach(self) {
-        let Hooks::Clsact { program_ids, is_our_qdisc } = &self.how else {
+        let Hooks::Clsact { program_ids, is_our_qdisc, namespace } = &self.how else {
             // Dropping a TCX link detaches it, in whichever namespace it is.
             return;
         };
-        // Where the namespace or the interface is gone, so are the filters.
-        let _ = netns::within(self.netns.as_deref(), || {
+        let path =
+            namespace.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
+        // Where the interface is gone, so are the filters.
+        let _ = netns::within(path.as_deref(), || {
             if self.find_index()? == self.index {
                 clsact::detach(self.index, program_ids, *is_our_qdisc)?;
             }
@@ -357,6 +364,8 @@ fn attach_clsact(
     sides: &[Side],
     is_left_qdisc: bool,
 ) -> Result<Hooks, CaptureError> {
+    let refused = |source| CaptureError::Io { what: "open this thread's network namespace", source };
+    let namespace = wanted.netns.map(|_| File::open(netns::OF_THIS_THREAD)).transpose().map_err(refused)?;
     let is_our_qdisc = Rtnetlink::open()?.add_clsact(index)? || is_left_qdisc;
     let mut program_ids = Vec::new();
     for side in sides {
@@ -371,7 +380,7 @@ fn attach_clsact(
             }
         }
     }
-    Ok(Hooks::Clsact { program_ids, is_our_qdisc })
+    Ok(Hooks::Clsact { program_ids, is_our_qdisc, namespace })
 }
 
 fn find_index(name: &str, netns: Option<&Path>) -> Result<u32, CaptureError> {

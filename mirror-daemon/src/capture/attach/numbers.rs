@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Beside a number: the point is an interface.
 const IS_INTERFACE: u64 = 1 << 32;
 
-/// The numbers of the wanted capture points. Clones share one set, which the attacher keeps up to date.
+/// The numbers of the wanted capture points. Clones share one set, which whoever asks the attacher keeps up to date.
 #[derive(Clone, Debug)]
 pub struct PointNumbers(Arc<[AtomicU64; MAX_CAPTURE_POINTS]>);
 

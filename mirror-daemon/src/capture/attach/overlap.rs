@@ -75,6 +75,17 @@ impl Identity {
         }
     }
 
+    /// False once the network namespace's path leads to another one: `/proc/PID/ns/net` does when the process id is used
+    /// again, with interfaces of the same names and indexes.
+    pub(super) fn is_current(&self) -> bool {
+        match self {
+            Self::Interface(interface) => {
+                namespace_id(interface.netns.as_deref()).is_ok_and(|present| present == interface.namespace)
+            }
+            Self::Cgroup(_) => true,
+        }
+    }
+
     /// Why both see the same connections, in words; `None` when they do not, as far as can be told. With
     /// `gateway_cgroups`, interfaces take only the connections of these.
     pub(super) fn overlap(&self, other: &Self, gateway_cgroups: &[PathBuf]) -> Option<&'static str> {
@@ -127,7 +138,7 @@ impl Interface {
     /// Whether the far end of the link is in the network namespace at `path`.
     fn is_linked_to(&self, path: Option<&Path>) -> bool {
         let Some(wanted) = self.link.under_namespace else { return false };
-        let known = open_namespace(path.unwrap_or(Path::new(OWN_NAMESPACE))).ok().and_then(|namespace| {
+        let known = open_namespace(path.unwrap_or(Path::new(netns::OF_THIS_THREAD))).ok().and_then(|namespace| {
             netns::within(self.netns.as_deref(), || Rtnetlink::open()?.namespace_number(&namespace)).ok()
         });
         known.flatten() == Some(wanted)
@@ -177,11 +188,8 @@ impl Cgroup {
     }
 }
 
-/// The daemon's own network namespace. Of this thread, for others may be elsewhere for a moment.
-const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
-
 fn namespace_id(path: Option<&Path>) -> Result<FileId, CaptureError> {
-    let path = path.unwrap_or(Path::new(OWN_NAMESPACE));
+    let path = path.unwrap_or(Path::new(netns::OF_THIS_THREAD));
     match std::fs::metadata(path) {
         Ok(namespace) => Ok(namespace.into()),
         Err(source) => Err(CaptureError::Netns { path: path.to_owned(), source }),

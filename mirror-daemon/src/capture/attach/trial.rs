@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 /// A configuration whose new capture points are attached and tell nothing yet. Dropped, it leaves filters behind.
 #[must_use = "a trial ends by `Attacher::commit` or `Attacher::abandon`"]
-pub struct Trial {
+pub(in crate::capture) struct Trial {
     config: CaptureConfig,
     /// No longer wanted.
     gone: Vec<u32>,
@@ -38,14 +38,11 @@ impl std::fmt::Debug for Trial {
 }
 
 impl Trial {
-    /// A point that could not be attached, or not in the wanted way, and why, in words.
-    #[must_use]
-    pub fn failure(&self) -> Option<(CapturePoint, String)> {
+    /// The points that could not be attached, or not in the wanted way, and why, in words.
+    pub(in crate::capture) fn failures(&self) -> impl Iterator<Item = (CapturePoint, String)> {
         let fresh = self.fresh.values().map(|held| (&held.point, &held.links));
         let all = fresh.chain(self.anew.iter().map(|anew| (&anew.point, &anew.links)));
-        let mut failures =
-            all.filter_map(|(point, links)| Some((point.clone(), in_words(links.as_ref().err()?))));
-        failures.next()
+        all.filter_map(|(point, links)| Some((point.clone(), in_words(links.as_ref().err()?))))
     }
 }
 
@@ -59,8 +56,8 @@ impl Attacher {
     /// Attaches what `config` wants and is not there yet, beside what there is, and changes nothing else.
     ///
     /// # Errors
-    /// When more points are wanted than there can be. That one cannot be attached is told by [`Trial::failure`].
-    pub fn try_out(&mut self, config: &CaptureConfig) -> Result<Trial, CaptureError> {
+    /// When more points are wanted than there can be. That one cannot be attached is told by [`Trial::failures`].
+    pub(in crate::capture) fn try_out(&mut self, config: &CaptureConfig) -> Result<Trial, CaptureError> {
         if config.points.len() > MAX_CAPTURE_POINTS {
             return Err(CaptureError::TooManyPoints { limit: MAX_CAPTURE_POINTS });
         }
@@ -100,7 +97,7 @@ impl Attacher {
     ///
     /// # Errors
     /// When a map cannot be written.
-    pub fn commit(&mut self, trial: Trial) -> Result<(), CaptureError> {
+    pub(in crate::capture) fn commit(&mut self, trial: Trial) -> Result<(), CaptureError> {
         let Trial { config, gone, mut fresh, anew, late } = trial;
         self.tc_mode = config.tc_mode;
         self.exclude(&config.exclude)?;
@@ -138,7 +135,7 @@ impl Attacher {
     }
 
     /// Takes off what was tried.
-    pub fn abandon(&mut self, trial: Trial) {
+    pub(in crate::capture) fn abandon(&mut self, trial: Trial) {
         for (number, held) in trial.fresh {
             self.let_go(number, held);
         }

@@ -45,14 +45,13 @@ pub struct AttacherClient {
 #[must_use = "a trial ends by `AttacherClient::commit` or `AttacherClient::abandon`"]
 pub struct Trial {
     number: u32,
-    failure: Option<(CapturePoint, String)>,
+    failures: Vec<(CapturePoint, String)>,
 }
 
 impl Trial {
-    /// A point that could not be attached, or not in the wanted way, and why, in words.
-    #[must_use]
-    pub fn failure(&self) -> Option<(CapturePoint, String)> {
-        self.failure.clone()
+    /// The points that could not be attached, or not in the wanted way, and why, in words.
+    pub fn failures(&self) -> impl Iterator<Item = (CapturePoint, String)> {
+        self.failures.iter().cloned()
     }
 }
 
@@ -183,10 +182,10 @@ impl AttacherClient {
     /// under way is abandoned.
     ///
     /// # Errors
-    /// When more points are wanted than there can be. That one cannot be attached is told by [`Trial::failure`].
+    /// When more points are wanted than there can be. That one cannot be attached is told by [`Trial::failures`].
     pub fn try_out(&mut self, config: &CaptureConfig) -> Result<Trial, CaptureError> {
         match self.call(&Call::TryOut(config.into()))?.0 {
-            Reply::Tried { trial: number, failure } => Ok(Trial { number, failure }),
+            Reply::Tried { trial: number, failures } => Ok(Trial { number, failures }),
             Reply::Failed(words) => Err(CaptureError::Attacher { words }),
             _ => Err(misunderstood()),
         }

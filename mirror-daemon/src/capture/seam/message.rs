@@ -20,8 +20,8 @@ pub(super) const MAX_CALL_BYTES: usize = 1024 * 1024;
 pub(in crate::capture) const MAX_NOTE_BYTES: usize = 8 * 1024;
 /// Most verdicts of one [`Note::Verdicts`]; each takes at most 52 bytes.
 pub(in crate::capture) const MAX_VERDICTS: usize = 128;
-/// An error's words are cut behind so many bytes: a verifier's log can be megabytes long.
-const MAX_WORDS_BYTES: usize = 16 * 1024;
+/// An error's words are cut to so many bytes: a verifier's log can be megabytes long. Some for each of many points.
+const MAX_WORDS_BYTES: usize = 2048;
 /// The kernel's memory for all data rings together; the configuration's own bound.
 const MAX_RING_BYTES: u32 = 1024 * 1024 * 1024;
 
@@ -75,8 +75,8 @@ pub(super) enum Reply {
     Tried {
         /// Names the trial.
         trial: u32,
-        /// As `Trial::failure`.
-        failure: Option<(CapturePoint, String)>,
+        /// As `Trial::failures`.
+        failures: Vec<(CapturePoint, String)>,
     },
     /// To `Commit`, `Abandon`, `Check` and `Close`.
     Done {
@@ -256,16 +256,18 @@ impl Verdict {
 
 /// An error and its causes, cut to a bounded length.
 pub(super) fn words_of(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut words = in_words(error);
-    if words.len() > MAX_WORDS_BYTES {
-        // The end of a verifier's log says what it refused.
-        let from = words.len().saturating_sub(MAX_WORDS_BYTES / 2);
-        let tail: String = words.chars().rev().take(MAX_WORDS_BYTES / 2).collect();
-        let end: String = tail.chars().rev().collect();
-        let start: String = words.chars().take(MAX_WORDS_BYTES / 2).collect();
-        words = if from < start.len() { end } else { format!("{start} [...] {end}") };
+    cut(in_words(error))
+}
+
+/// Words that are too long, without their middle: the end of a verifier's log says what it refused.
+pub(super) fn cut(words: String) -> String {
+    if words.len() <= MAX_WORDS_BYTES {
+        return words;
     }
-    words
+    let (start, end) = (MAX_WORDS_BYTES / 4, words.len().saturating_sub(MAX_WORDS_BYTES / 2));
+    let start = words.get(..words.floor_char_boundary(start)).unwrap_or_default();
+    let end = words.get(words.ceil_char_boundary(end)..).unwrap_or_default();
+    format!("{start} [...] {end}")
 }
 
 /// # Errors

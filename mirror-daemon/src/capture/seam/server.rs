@@ -1,9 +1,9 @@
 //! The attacher's end of the calls.
 
-use super::super::attach::{Attacher, PointStatus, Trial};
+use super::super::attach::{Attacher, PointState, PointStatus, Trial};
 use super::super::load::{Loaded, TestKnobs};
 use super::desk::{Desk, Purpose};
-use super::message::{Call, Reply, words_of};
+use super::message::{Call, Reply, cut, words_of};
 use super::socket::{CallSocket, line};
 use super::violation::Violation;
 use crate::config::CaptureConfig;
@@ -178,9 +178,9 @@ impl Opened {
         match self.attacher.try_out(config) {
             Ok(trial) => {
                 self.trials = self.trials.wrapping_add(1);
-                let failure = trial.failure();
+                let failures = trial.failures().map(|(point, why)| (point, cut(why))).collect();
                 self.trial = Some((self.trials, trial));
-                Reply::Tried { trial: self.trials, failure }
+                Reply::Tried { trial: self.trials, failures }
             }
             Err(error) => Reply::Failed(words_of(&error)),
         }
@@ -204,7 +204,12 @@ impl Opened {
 
     /// Tells the points where they are not as they were told last.
     fn done(&mut self, fault: Option<String>) -> Reply {
-        let points = self.attacher.points();
+        let mut points = self.attacher.points();
+        for point in &mut points {
+            if let PointState::Failed(why) = &mut point.state {
+                *why = cut(std::mem::take(why));
+            }
+        }
         if points == self.told {
             return Reply::Done { points: None, fault };
         }
