@@ -124,7 +124,7 @@ impl Attacher {
     /// When all [`MAX_CAPTURE_POINTS`] are in use. That it could not be attached is no error; see
     /// [`Self::points`].
     pub(super) fn add(&mut self, point: &CapturePoint) -> Result<u32, CaptureError> {
-        let is_interface = matches!(point, CapturePoint::Interface { .. });
+        let is_interface = !matches!(point, CapturePoint::Cgroup { .. });
         let number = self.add_unselected(point)?;
         if is_interface {
             self.adopt();
