@@ -61,12 +61,16 @@ pub struct PointSettings {
     pub flags: u32,
 }
 
+/// [`MAX_CAPTURE_POINTS`]. A power of two, so that counting on from the highest number keeps the order of places.
+const PLACES: u32 = 256;
+const _: () = assert!(PLACES as usize == MAX_CAPTURE_POINTS && PLACES.is_power_of_two());
+
 impl PointSettings {
     /// Where the point of this number is in the kernel's table.
     #[inline(always)]
     #[must_use]
     pub const fn place_of(number: u32) -> u32 {
-        number % MAX_CAPTURE_POINTS as u32
+        number % PLACES
     }
 }
 

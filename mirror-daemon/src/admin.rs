@@ -5,7 +5,7 @@
 //! | `/` | every page, one line each |
 //! | `/metrics` | all metrics, OpenMetrics text; `docs/METRICS.md` explains them |
 //! | `/healthz` | 200 while the process works; 503 names the threads that are stuck |
-//! | `/readyz` | 200 when every capture point that is wanted is attached; 503 names those that are not |
+//! | `/readyz` | 200 when every capture point that is wanted is attached and all rules are known; 503 names what is missing |
 //! | `/ledger` | where every request went, as JSON |
 //!
 //! Bounds: [`MAX_CONNECTIONS`] at once, the next one is closed unread; [`HEAD_TIMEOUT`] for a request head and

@@ -1,5 +1,6 @@
 //! Puts the stages together and does what the command line says. The only module that knows every stage.
 
+mod cluster;
 mod control;
 mod import;
 mod live;

@@ -2,10 +2,18 @@
 //!
 //! Everything here runs on a thread of its own ([`ClusterThread`]): a long list that is read there keeps neither
 //! a replay nor a page waiting. Everything that the API server says is bounded ([`client`]) before it is looked at.
+//!
+//! ```text
+//! API server ──lists, watches──▶ rules ──▶ configuration ──▶ reload
+//!            ◀──────Events──────
+//! ```
 
 pub mod client;
 pub mod discovery;
+pub mod rules;
 
+mod api;
+mod backoff;
 mod thread;
 
 pub use thread::ClusterThread;

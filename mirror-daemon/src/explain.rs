@@ -132,19 +132,28 @@ pub fn summary(config: &Config) -> String {
 /// What `check` does not call a fault, but an operator may not have meant.
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
+    let kubernetes = &config.kubernetes;
     let missing: Vec<&str> = [
         (config.capture.points.is_empty() && !config.selects_pods(), "no capture point"),
-        (config.shadows.is_empty(), "no shadow"),
-        (config.rules.route_count() == 0, "no route"),
+        (config.shadows.is_empty() && !kubernetes.gateway_api, "no shadow"),
+        (config.rules.route_count() == 0 && !kubernetes.gateway_api, "no route"),
     ]
     .into_iter()
     .filter_map(|(is_missing, what)| is_missing.then_some(what))
     .collect();
-    if missing.is_empty() {
-        return Vec::new();
+    let mut warnings = Vec::new();
+    if !missing.is_empty() {
+        // With `--manifests`, `run` may find the last two there.
+        warnings.push(format!("nothing is mirrored: {} in this file", missing.join(", ")));
     }
-    // With `--manifests`, `run` may find the last two there.
-    vec![format!("nothing is mirrored: {} in this file", missing.join(", "))]
+    if kubernetes.gateway_api && !config.selects_pods() {
+        warnings.push(
+            "kubernetes.gateway_api takes the routes of all Gateways, for every capture point: bind each Gateway to its pods \
+             with [[kubernetes.gateway]], or choose the gateway's pods with capture.kubernetes"
+                .to_owned(),
+        );
+    }
+    warnings
 }
 
 fn explain_head(config: &Config, head: &RequestHead<'_>, peer: IpAddr) -> Explanation {

@@ -29,7 +29,7 @@ mod write;
 /// Typed views of the objects, as far as they are used. What is not named is other people's business.
 mod views;
 
-pub use finding::{Finding, Reason};
+pub use finding::{Finding, Reason, Subject};
 pub use manifest::{MAX_MANIFEST_BYTES, documents};
 pub use object::{Kind, ObjectRef};
 pub(crate) use object::{is_label, is_subdomain};

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use mirror_tests::client;
-use mirror_tests::kube::{Cluster, Pod};
+use mirror_tests::kube::Cluster;
+use mirror_tests::kube::pod::Pod;
 
 use crate::guide;
 

@@ -83,3 +83,19 @@ fn exchange_is_told_once(config: &CaptureConfig, how: Attachment, place: &Place,
     let log = record(&mut capture, || server.exchange(&client_netns, exchange, 1), |log| log.finished() == 1);
     assert_told_once(&log, &capture, place, exchange);
 }
+
+/// Runs `work` while the heart beats, however long loading takes on this machine.
+fn with_heartbeat<T>(live: &mut LiveWriter, work: impl FnOnce() -> T) -> T {
+    live.beat().expect("a map to write");
+    let (done_tx, done_rx) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while done_rx.recv_timeout(Duration::from_millis(200)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                live.beat().expect("a map to write");
+            }
+        });
+        let done = work();
+        drop(done_tx);
+        done
+    })
+}

@@ -1,7 +1,9 @@
 //! The cluster that `cargo xtask cluster up` has brought up, seen through its kubectl and its nodes' networks.
 
+pub mod pod;
+
 use std::ffi::{OsStr, OsString};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
+
+use pod::Pod;
 
 use crate::netns::Netns;
 use crate::{privilege, wait};
@@ -55,25 +59,6 @@ enum Turn {
 }
 
 static TURNS: RwLock<()> = RwLock::new(());
-
-/// A pod as the API server knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
-    /// Its name.
-    pub name: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its UID: also the name of its cgroup.
-    pub uid: String,
-    /// The node that it runs on.
-    pub node: String,
-    /// Its address.
-    pub address: IpAddr,
-    /// How often its containers were started again.
-    pub restarts: u64,
-    /// Its specification.
-    pub spec: Value,
-}
 
 impl Cluster {
     /// The cluster, if there is one. Where there is none, says so on stderr; the test then returns.
@@ -319,39 +304,5 @@ impl std::ops::Deref for Session {
 
     fn deref(&self) -> &Cluster {
         self.cluster
-    }
-}
-
-impl Pod {
-    /// `None` for one that does not run, or is going.
-    fn of(object: &Value) -> Option<Self> {
-        let (metadata, status) = (&object["metadata"], &object["status"]);
-        (status["phase"] == "Running" && metadata["deletionTimestamp"].is_null()).then_some(())?;
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let containers = status["containerStatuses"].as_array()?;
-        Some(Self {
-            name: text(&metadata["name"])?,
-            namespace: text(&metadata["namespace"])?,
-            uid: text(&metadata["uid"])?,
-            node: text(&object["spec"]["nodeName"])?,
-            address: status["podIP"].as_str()?.parse().ok()?,
-            restarts: containers.iter().filter_map(|container| container["restartCount"].as_u64()).sum(),
-            spec: object["spec"].clone(),
-        })
-    }
-
-    /// An address of it.
-    #[must_use]
-    pub fn at(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(self.address, port)
-    }
-
-    /// The number of its node.
-    ///
-    /// # Errors
-    /// When the node's name has none.
-    pub fn node_number(&self) -> Result<u32> {
-        let number = self.node.strip_prefix("node-").context("a node of another name")?;
-        Ok(number.parse()?)
     }
 }

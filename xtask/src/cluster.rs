@@ -19,12 +19,14 @@ mod process;
 mod up;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::fs::{FlockOperation, flock};
 
-use crate::interrupt;
+use crate::{interrupt, toolchain};
 
 pub(crate) use layout::{Layout, NAME};
 pub(crate) use up::prepare;
@@ -91,6 +93,7 @@ pub(crate) fn cluster(options: &Options) -> Result<()> {
     match &options.action {
         Action::Up { nodes } => up_by_hand(&layout, *nodes),
         Action::Down => {
+            let _lock = lock(&layout)?;
             down::down(&layout)?;
             println!("nothing is left of {}", layout.prefix());
             Ok(())
@@ -127,6 +130,7 @@ pub(crate) fn with_cluster(
     keep: bool,
     work: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
+    let _lock = lock(layout)?;
     let is_up = keep && layout.record().exists();
     let up = if is_up { Ok(()) } else { up::up(layout, nodes) };
     let done = up.and_then(|()| work());
@@ -146,6 +150,7 @@ pub(crate) fn with_cluster(
 
 fn up_by_hand(layout: &Layout, nodes: u32) -> Result<()> {
     interrupt::note_signals()?;
+    let _lock = lock(layout)?;
     up::prepare(false)?;
     match up::up(layout, nodes) {
         Ok(()) => {
@@ -159,9 +164,8 @@ fn up_by_hand(layout: &Layout, nodes: u32) -> Result<()> {
         }
         Err(failure) => {
             let logs = layout.state().join("log");
-            let left =
-                format!("logs are in {}; `cargo xtask cluster down` removes all of it", logs.display());
-            Err(failure.context(left))
+            let left = format!("all logs are in {}; `cargo xtask cluster down` removes them", logs.display());
+            bail!("{failure:#}\n  {left}")
         }
     }
 }
@@ -194,6 +198,18 @@ fn start_again(layout: &Layout, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Keeps another run of this program from replacing a cluster that this one works with.
+fn lock(layout: &Layout) -> Result<File> {
+    let dir = toolchain::cache_dir()?;
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let lock = File::create(dir.join(format!("{}.lock", layout.prefix())))?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let prefix = layout.prefix();
+        bail!("another run of cargo xtask works with {prefix}; {NAME}=other names another cluster");
+    }
+    Ok(lock)
+}
+
 fn require(layout: &Layout) -> Result<()> {
     if !layout.record().exists() {
         bail!("there is no cluster {}: cargo xtask cluster up", layout.prefix());
@@ -203,8 +219,12 @@ fn require(layout: &Layout) -> Result<()> {
 
 fn say_how_to_use(layout: &Layout) {
     println!("{} is up", layout.prefix());
-    println!("  use it     cargo xtask cluster kubectl -- get pods --all-namespaces");
+    let name = match layout.name() {
+        layout::DEFAULT_NAME => String::new(),
+        other => format!(" --name {other}"),
+    };
+    println!("  use it     cargo xtask cluster{name} kubectl -- get pods --all-namespaces");
     println!("  logs       {}", layout.state().join("log").display());
     println!("  a node     nsenter --net=/run/netns/{} ...", layout.netns(1));
-    println!("  end it     cargo xtask cluster down");
+    println!("  end it     cargo xtask cluster{name} down");
 }

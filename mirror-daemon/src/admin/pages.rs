@@ -2,7 +2,7 @@
 
 use super::ledger_page;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
-use crate::telemetry::snapshot::{Snapshot, Source};
+use crate::telemetry::snapshot::{RulesStatus, Snapshot, Source, WatchState, WatchStatus};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
@@ -20,7 +20,10 @@ const PAGES: [(&str, &str); 5] = [
     ("/", "this list"),
     ("/metrics", "all metrics, OpenMetrics text"),
     ("/healthz", "200 while the process works; 503 names the threads that are stuck"),
-    ("/readyz", "200 when every wanted capture point is attached; 503 names those that are not"),
+    (
+        "/readyz",
+        "200 when every wanted capture point is attached and all rules are known; 503 names what is missing",
+    ),
     ("/ledger", "where every request went, JSON"),
 ];
 
@@ -101,6 +104,11 @@ fn readyz(now: &Snapshot) -> Response<Full<Bytes>> {
     if now.pods.as_ref().is_some_and(|pods| !pods.is_known) {
         return text(StatusCode::SERVICE_UNAVAILABLE, "the pods of this node are not known yet\n".to_owned());
     }
+    let rules = now.rules.as_ref().map(watches_that_fail).unwrap_or_default();
+    if now.rules.as_ref().is_some_and(|rules| !rules.is_synced) {
+        let page = format!("the cluster's rules are not known yet; those of the files hold\n{rules}");
+        return text(StatusCode::SERVICE_UNAVAILABLE, page);
+    }
     let missing: Vec<_> = now.points.iter().filter(|point| !point.attached).collect();
     let names = lines("not attached", missing.iter().map(|point| point.name.as_str()));
     // Pods come and go by themselves; that one can't be attached says nothing of this daemon.
@@ -109,7 +117,15 @@ fn readyz(now: &Snapshot) -> Response<Full<Bytes>> {
     }
     let all = now.points.len();
     let attached = all.saturating_sub(missing.len());
-    text(StatusCode::OK, format!("ready: {attached} of {all} capture points attached\n{names}"))
+    text(StatusCode::OK, format!("ready: {attached} of {all} capture points attached\n{names}{rules}"))
+}
+
+/// The kinds whose objects can't be read now. What was known of them holds.
+fn watches_that_fail(rules: &RulesStatus) -> String {
+    let fails = |kind: &&WatchStatus| !matches!(kind.state, WatchState::Watching | WatchState::Absent);
+    let kinds = rules.kinds.iter().filter(fails);
+    let said: Vec<String> = kinds.map(|kind| format!("{} {}", kind.kind, kind.state.label())).collect();
+    lines("rules of the cluster", said.iter().map(String::as_str))
 }
 
 fn lines<'a>(what: &str, items: impl Iterator<Item = &'a str>) -> String {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cluster::discovery::Reading;
-use crate::telemetry::snapshot::{PointStatus, Snapshot};
+use crate::telemetry::snapshot::{PointStatus, RulesStatus, Snapshot, WatchState, WatchStatus};
 use crate::telemetry::{Ledger, LedgerReading};
 use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -87,6 +87,27 @@ async fn ready_only_when_every_wanted_point_is_attached() {
     running.snapshot.lock().unwrap().pods = Some(Reading::default());
     assert_eq!(ask(&running, "GET", "/readyz").await.0, 503, "pods are not known yet");
     running.snapshot.lock().unwrap().pods = Some(Reading { is_known: true, ..Reading::default() });
+    let kind = |kind, state| WatchStatus {
+        kind,
+        state,
+        objects: 0,
+        refused: 0,
+        silence: None,
+        lists: 0,
+        watches: 0,
+        changes: 0,
+        failures: vec![],
+    };
+    let kinds = vec![kind("HTTPRoute", WatchState::Watching), kind("Service", WatchState::Forbidden)];
+    let rules = RulesStatus { kinds, ..RulesStatus::default() };
+    running.snapshot.lock().unwrap().rules = Some(rules.clone());
+    let (status, _, body) = ask(&running, "GET", "/readyz").await;
+    let expected = "the cluster's rules are not known yet; those of the files hold\nrules of the cluster: Service forbidden\n";
+    assert_eq!((status, body.as_str()), (503, expected));
+    running.snapshot.lock().unwrap().rules = Some(RulesStatus { is_synced: true, ..rules });
+    let (status, _, body) = ask(&running, "GET", "/readyz").await;
+    assert_eq!(status, 200, "what is known holds");
+    assert!(body.ends_with("\nrules of the cluster: Service forbidden\n"), "{body}");
     running.snapshot.lock().unwrap().points = vec![point("interface a", true)];
     assert_eq!(ask(&running, "GET", "/readyz").await.0, 200);
     running.snapshot.lock().unwrap().draining = true;

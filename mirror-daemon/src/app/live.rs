@@ -9,13 +9,14 @@
 //! The end, on SIGTERM: capture threads take what is in their rings and end; the programs are detached; the
 //! replayer finishes what it has until the deadline; the pages stop last.
 
+use super::cluster::Cluster;
 use super::control::Control;
 use super::losses::LossLog;
 use super::pages::{self, EndOfCapture, ReloadBooks, Sources};
 use super::pods::{Place, Pods};
-use super::reload::Reloader;
+use super::reload::{Changed, Reloader};
 use super::shard::{Generation, LiveOutlet, Shard};
-use super::source::Source;
+use super::source::{Base, Source};
 use super::stats::ShardStats;
 use super::{Failure, start};
 use crate::admin::{AdminListener, AdminServer, Pages};
@@ -60,7 +61,8 @@ async fn run_async(source: &Source, place: &Place, mut link: AttacherLink) -> Re
     let signals =
         Signals::of(link.take_orders()).context("signals can't be handled").map_err(Failure::Running)?;
     let restarts = link.restarts();
-    let config = Arc::new(source.load().map_err(Failure::Usage)?);
+    let (base, config) = source.read().map_err(Failure::Usage)?;
+    let config = Arc::new(config);
     step_back(config.nice);
     let (prepared, pages) = take_privileged(&config, place, link)?;
     let marking = prepared.as_ref().map_or(Marking::Own, |prepared| marking_by(prepared.marker()));
@@ -73,15 +75,27 @@ async fn run_async(source: &Source, place: &Place, mut link: AttacherLink) -> Re
     let generation = Generation { view, replay: replayer.handle() };
     let current = Arc::new(ArcSwap::from_pointee(generation));
     let shutdown = Shutdown::new();
+    let cluster = Cluster::new(place.kubeconfig());
+    cluster.resolve(&config.kubernetes).map_err(Failure::Usage)?;
     let pods = place.find_pods(&config)?;
     let (engine, attached) = start_capture(&config, prepared, &ledger, &current, &shutdown)?;
 
     let (capture, reload) = (Mutex::new(attached), ReloadBooks::default());
     let latest = Mutex::default();
-    let sources =
-        Sources { ledger, replayer, current, shutdown, engine, capture, latest, pods, reload, restarts };
-    let sources = Arc::new(sources);
-    serve(sources, admin, watches, signals, source.clone()).await
+    let sources = Arc::new(Sources {
+        ledger,
+        replayer,
+        current,
+        shutdown,
+        engine,
+        capture,
+        latest,
+        pods,
+        cluster,
+        reload,
+        restarts,
+    });
+    serve(sources, admin, watches, signals, (source.clone(), base)).await
 }
 
 /// What takes a privilege: maps the rings and binds the pages' address. Then every privilege is given up, before there is
@@ -124,7 +138,7 @@ async fn serve(
     admin: Option<AdminListener>,
     watches: Watches,
     signals: Signals,
-    origin: Source,
+    (origin, base): (Source, Base),
 ) -> Result<(), Failure> {
     // From signals and what is watched to the reloader below; one that waits stands for all.
     let (reload_tx, mut reload_rx) = mpsc::channel(1);
@@ -144,7 +158,7 @@ async fn serve(
         }))
     });
     let mut pod_points = sources.pods.as_ref().map(Pods::points);
-    let reloader = Arc::new(Reloader::new(Arc::clone(&sources), origin));
+    let reloader = Arc::new(Reloader::new(Arc::clone(&sources), origin, base));
     let mut upkeep = tokio::time::interval(pages::KEEP_ATTACHED_EVERY);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -153,7 +167,11 @@ async fn serve(
             Some(_) = reload_rx.recv() => {
                 let reloader = Arc::clone(&reloader);
                 // Loading kernel programs takes its time, and the replayer goes on meanwhile.
-                let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+                let _ = tokio::task::spawn_blocking(move || reloader.reload(Changed::Files)).await;
+            }
+            () = sources.cluster.changed() => {
+                let reloader = Arc::clone(&reloader);
+                let _ = tokio::task::spawn_blocking(move || reloader.reload(Changed::Cluster)).await;
             }
             () = changed(pod_points.as_mut()) => {
                 let reloader = Arc::clone(&reloader);

@@ -132,7 +132,7 @@ mod tests {
         let (objects, findings) = read(root).unwrap();
         assert_eq!(objects.len(), 4);
         assert_eq!(findings.len(), 1, "{findings:?}");
-        assert!(findings[0].object.ends_with("bad.yaml"), "{findings:?}");
+        assert!(findings[0].object.to_string().ends_with("bad.yaml"), "{findings:?}");
     }
 
     #[test]

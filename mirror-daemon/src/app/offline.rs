@@ -29,6 +29,11 @@ pub(super) fn run(source: &Source, pcap: &Path, ports: &[u16]) -> Result<(), Fai
         (None, None) => Config::without_rules(Leg::Downstream, ports),
         _ => source.load().map_err(Failure::Usage)?,
     });
+    if config.kubernetes.gateway_api {
+        tracing::warn!(
+            "a capture file is read without the cluster's rules; give their manifests with --manifests"
+        );
+    }
     let ledger = Arc::new(Ledger::default());
     let view = Arc::new(View::new(1, Arc::clone(&config), &ledger));
     let replayer = Replayer::start(runtime.handle(), view.shadows()).map_err(Failure::usage)?;

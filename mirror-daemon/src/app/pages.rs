@@ -1,5 +1,6 @@
 //! What the pages are told: one reading of everything that runs.
 
+use super::cluster::Cluster;
 use super::live::{Attached, Engine};
 use super::losses;
 use super::pods::Pods;
@@ -32,6 +33,7 @@ pub(super) struct Sources {
     pub(super) latest: std::sync::Mutex<CaptureReading>,
     /// `None`: no pod is looked for.
     pub(super) pods: Option<Pods>,
+    pub(super) cluster: Cluster,
     pub(super) reload: ReloadBooks,
     /// Parsers that died before this one.
     pub(super) restarts: u64,
@@ -130,6 +132,7 @@ impl Sources {
             parser_restarts: self.restarts,
             draining: self.shutdown.phase() != Phase::Running,
             pods: self.pods.as_ref().map(Pods::reading),
+            rules: self.cluster.status(),
             ..Snapshot::default()
         };
         self.read_capture(&mut snapshot);

@@ -11,7 +11,7 @@ use crate::config::{CaptureConfig, CapturePoint, Config, PointGateways};
 use crate::kube;
 use anyhow::{Context, anyhow};
 use mirror_common::MAX_CAPTURE_POINTS;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -39,6 +39,11 @@ impl Place {
     pub(super) fn of(args: &RunArgs) -> Self {
         let variable = || std::env::var(NODE_VARIABLE).ok().filter(|name| !name.is_empty());
         Self { node: args.node_name.clone().or_else(variable), kubeconfig: args.kubeconfig.clone() }
+    }
+
+    /// The file that leads to the API server, where one was given.
+    pub(super) fn kubeconfig(&self) -> Option<&Path> {
+        self.kubeconfig.as_deref()
     }
 
     /// Whether pods are to be looked for. Those of `[[kubernetes.gateway]]` alone are only where the node is known:

@@ -1,9 +1,10 @@
 //! Takes a changed configuration as a whole, or leaves the running one as it is.
 
+use super::cluster::Cluster;
 use super::pages::Sources;
 use super::pods::joined;
 use super::shard::Generation;
-use super::source::Source;
+use super::source::{Base, Source};
 use crate::capture::{AttacherClient, Trial};
 use crate::config::{CaptureConfig, CapturePoint, Config};
 use crate::pipeline::View;
@@ -11,31 +12,48 @@ use crate::replay;
 use crate::telemetry::logging::in_words;
 use anyhow::bail;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Reloader {
     sources: Arc<Sources>,
     origin: Source,
+    /// What the files said when they were taken: what a change in the cluster is added to, whatever has become of
+    /// them.
+    base: Mutex<Base>,
+}
+
+/// What has changed, or may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// File or manifests.
+    Files,
+    /// The cluster's rules.
+    Cluster,
 }
 
 impl Reloader {
-    pub(super) fn new(sources: Arc<Sources>, origin: Source) -> Self {
-        Self { sources, origin }
+    pub(super) fn new(sources: Arc<Sources>, origin: Source, base: Base) -> Self {
+        Self { sources, origin, base: Mutex::new(base) }
     }
 
-    /// Reads the file and the manifests again and takes them, or says why not. Blocks.
-    pub(super) fn reload(&self) {
-        let outcome = self.take();
+    /// Reads again what has changed and takes it, or says why not. Blocks.
+    pub(super) fn reload(&self, changed: Changed) {
+        let outcome = self.take(changed);
         let failed = outcome.is_err();
         let books = &self.sources.reload;
         books.last_failed.store(failed, Ordering::Relaxed);
         match outcome {
             Ok(generation) => {
-                tracing::info!(generation, source = self.origin.describe(), "configuration taken")
+                let source = match changed {
+                    Changed::Files => self.origin.describe(),
+                    Changed::Cluster => "the cluster".to_owned(),
+                };
+                tracing::info!(generation, source, "configuration taken");
             }
             Err(error) => {
+                self.cluster().refused(&self.sources.current.load().view.config.kubernetes);
                 books.failures.fetch_add(1, Ordering::Relaxed);
                 let why = in_words(error.as_ref());
                 tracing::error!("configuration refused, the running one stays: {why}");
@@ -43,10 +61,36 @@ impl Reloader {
         }
     }
 
-    fn take(&self) -> anyhow::Result<u64> {
-        let config = Arc::new(self.origin.load()?);
+    /// The generation of what was taken.
+    fn take(&self, changed: Changed) -> anyhow::Result<u64> {
+        let (base, config) = match changed {
+            Changed::Files => self.origin.read()?,
+            Changed::Cluster => {
+                let base = self.base.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let config = base.alone()?;
+                (base, config)
+            }
+        };
+        let resolved = self.cluster().resolve(&config.kubernetes)?;
+        let config = match &resolved {
+            Some(resolved) => base.with_cluster(resolved)?,
+            None => config,
+        };
+        let config = Arc::new(config);
+        let generation = self.run(&config)?;
+        *self.base.lock().unwrap_or_else(PoisonError::into_inner) = base;
+        self.cluster().taken(&config.kubernetes, resolved.as_deref());
+        Ok(generation)
+    }
+
+    fn cluster(&self) -> &Cluster {
+        &self.sources.cluster
+    }
+
+    /// Changes over to `config`, or leaves all as it is.
+    fn run(&self, config: &Arc<Config>) -> anyhow::Result<u64> {
         let running = Arc::clone(&self.sources.current.load().view);
-        refuse_what_takes_a_restart(&running.config, &config, self.sources.pods.is_some())?;
+        refuse_what_takes_a_restart(&running.config, config, self.sources.pods.is_some())?;
         for shadow in &config.shadows {
             // Before its books are opened, which stay.
             replay::check_tls(shadow)?;
@@ -56,7 +100,7 @@ impl Reloader {
         let mut capture = self.sources.capture.lock().unwrap_or_else(PoisonError::into_inner);
         let trial =
             capture.as_mut().map(|attached| try_out(&mut attached.attacher, &wanted, must)).transpose()?;
-        let view = View::new(running.generation.saturating_add(1), Arc::clone(&config), &self.sources.ledger);
+        let view = View::new(running.generation.saturating_add(1), Arc::clone(config), &self.sources.ledger);
         let reconfigured = self.sources.replayer.reconfigure(view.shadows());
         let Some((attached, trial)) = capture.as_mut().zip(trial) else {
             reconfigured?;
@@ -73,7 +117,7 @@ impl Reloader {
         let generation = self.take_up(view);
         self.sources.look_at(attached);
         if let Some(pods) = &self.sources.pods {
-            pods.select(&config);
+            pods.select(config);
         }
         committed?;
         Ok(generation)

@@ -1,4 +1,5 @@
-//! Where the configuration comes from: a file, the manifests in a directory, or both.
+//! Where the configuration comes from: a file, the manifests in a directory, or both; and the rules of a cluster behind
+//! them, while that is watched.
 
 use super::manifests;
 use crate::config::{Config, ConfigFaults};
@@ -16,17 +17,46 @@ pub(super) struct Source {
     pub(super) manifests: Option<PathBuf>,
 }
 
+/// What file and manifests say together, checked: the rules of the cluster come behind it.
+#[derive(Clone, Debug)]
+pub(super) struct Base {
+    text: String,
+    name: String,
+}
+
+impl Base {
+    /// The configuration without rules of the cluster.
+    pub(super) fn alone(&self) -> Result<Config, ConfigFaults> {
+        Config::from_toml(&self.text, &self.name)
+    }
+
+    /// The configuration with them.
+    pub(super) fn with_cluster(&self, resolved: &Resolved) -> Result<Config, ConfigFaults> {
+        self.with_rules(resolved, "the cluster's rules").alone()
+    }
+
+    fn with_rules(&self, resolved: &Resolved, what: &str) -> Self {
+        let text = format!("{}\n{}", self.text, resolved.to_toml());
+        let name = match self.name.as_str() {
+            "" => what.to_owned(),
+            name => format!("{name} with {what} at its end"),
+        };
+        Self { text, name }
+    }
+}
+
 impl Source {
     /// Reads and checks it all. What is wrong with single objects is logged, and no reason to refuse the rest; a
     /// text that is no manifest is.
-    pub(super) fn load(&self) -> anyhow::Result<Config> {
+    pub(super) fn read(&self) -> anyhow::Result<(Base, Config)> {
         let text = match &self.file {
             Some(file) => read(file)?,
             None => String::new(),
         };
         let name = self.file.as_deref().map(|file| file.display().to_string()).unwrap_or_default();
-        let config = Config::from_toml(&text, &name)?;
-        let Some(directory) = &self.manifests else { return Ok(config) };
+        let base = Base { text, name };
+        let config = base.alone()?;
+        let Some(directory) = &self.manifests else { return Ok((base, config)) };
         let (resolved, findings) = from_manifests(directory, &config)?;
         log(&findings);
         // Rules that are missing let others take their requests: as with the file, all or nothing.
@@ -34,7 +64,14 @@ impl Source {
             bail!("{finding}");
         }
         tracing::info!(directory = %directory.display(), mirrors = resolved.mirror_count(), "rules taken from manifests");
-        Ok(with_rules(&text, &name, &resolved, directory)?)
+        let whole = base.with_rules(&resolved, &format!("the manifests in {}", directory.display()));
+        let config = whole.alone()?;
+        Ok((whole, config))
+    }
+
+    /// The configuration, without the rules of a cluster.
+    pub(super) fn load(&self) -> anyhow::Result<Config> {
+        Ok(self.read()?.1)
     }
 
     /// What changes are looked for in.
@@ -51,14 +88,6 @@ pub(super) fn from_manifests(directory: &Path, config: &Config) -> anyhow::Resul
     let resolved = kube::resolve(&objects, &config.kubernetes);
     findings.extend_from_slice(resolved.findings());
     Ok((resolved, findings))
-}
-
-/// The configuration `text` with more rules at its end.
-fn with_rules(text: &str, name: &str, resolved: &Resolved, directory: &Path) -> Result<Config, ConfigFaults> {
-    let whole = format!("{text}\n{}", resolved.to_toml());
-    let manifests = format!("the manifests in {}", directory.display());
-    let name = if name.is_empty() { manifests } else { format!("{name} with {manifests} at its end") };
-    Config::from_toml(&whole, &name)
 }
 
 fn log(findings: &[Finding]) {

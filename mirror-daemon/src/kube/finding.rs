@@ -1,5 +1,6 @@
 //! What was found wrong, or left out, on the way from objects to rules.
 
+use super::object::ObjectRef;
 use std::fmt;
 
 /// Why an object, or a part of it, makes no rule.
@@ -68,11 +69,41 @@ impl Reason {
     }
 }
 
+/// What a finding is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// An object.
+    Object(ObjectRef),
+    /// A file, or something that calls itself an object of this kind.
+    Other(String),
+}
+
+impl From<&ObjectRef> for Subject {
+    fn from(object: &ObjectRef) -> Self {
+        Self::Object(object.clone())
+    }
+}
+
+impl From<&str> for Subject {
+    fn from(name: &str) -> Self {
+        Self::Other(name.to_owned())
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(object) => write!(f, "{object}"),
+            Self::Other(name) => write!(f, "{name}"),
+        }
+    }
+}
+
 /// One finding. Its texts may quote what strangers wrote; [`fmt::Display`] escapes control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// The object, e.g. `HTTPRoute shop/cart`, or the file.
-    pub object: String,
+    pub object: Subject,
     /// The field, e.g. `spec.rules[0].filters[1]`; empty: the object as a whole.
     pub path: String,
     /// Why.
@@ -82,8 +113,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(
-        object: impl fmt::Display,
+    pub(crate) fn new(
+        object: impl Into<Subject>,
         path: impl Into<String>,
         reason: Reason,
         message: impl Into<String>,
@@ -95,7 +126,7 @@ impl Finding {
             Some((at, _)) => format!("{}...", message.get(..at).unwrap_or_default()),
             None => message,
         };
-        Self { object: object.to_string(), path: path.into(), reason, message }
+        Self { object: object.into(), path: path.into(), reason, message }
     }
 }
 

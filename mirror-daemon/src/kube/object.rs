@@ -38,6 +38,18 @@ impl Kind {
         }
     }
 
+    /// Its name in the API server's paths.
+    #[must_use]
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::HttpRoute => "httproutes",
+            Self::ReferenceGrant => "referencegrants",
+            Self::RouteOption => "routeoptions",
+            Self::Upstream => "upstreams",
+            Self::Service => "services",
+        }
+    }
+
     /// Its API group; empty: the core group.
     #[must_use]
     pub const fn group(self) -> &'static str {
@@ -49,7 +61,7 @@ impl Kind {
         }
     }
 
-    /// The versions that can be read.
+    /// The versions that can be read, the best first.
     #[must_use]
     pub const fn versions(self) -> &'static [&'static str] {
         match self {

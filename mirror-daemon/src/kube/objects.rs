@@ -70,14 +70,15 @@ impl Objects {
         (objects, findings)
     }
 
-    /// Takes an object in, in place of one of the same name. What is of no use here is passed over.
+    /// Takes an object in, in place of one of the same name. What is of no use here is passed over. True: what is
+    /// known of it has changed.
     ///
     /// # Errors
     /// A field is not what it should be, or there are too many objects. The object's former self is gone, too.
-    pub fn insert(&mut self, value: Value) -> Result<(), Finding> {
+    pub fn insert(&mut self, value: Value) -> Result<bool, Finding> {
         match read(value) {
             Ok(Some((name, object))) => self.put(name, object),
-            Ok(None) => Ok(()),
+            Ok(None) => Ok(false),
             Err(refused) => {
                 if let Some(name) = &refused.name {
                     self.remove(name);
@@ -104,13 +105,16 @@ impl Objects {
         self.objects.is_empty()
     }
 
-    fn put(&mut self, name: ObjectRef, object: Object) -> Result<(), Finding> {
+    fn put(&mut self, name: ObjectRef, object: Object) -> Result<bool, Finding> {
         if self.objects.len() >= MAX_OBJECTS && !self.objects.contains_key(&name) {
             let message = format!("is one object too many; allowed are {MAX_OBJECTS}");
-            return Err(Finding::new(name, "", Reason::LimitExceeded, message));
+            return Err(Finding::new(&name, "", Reason::LimitExceeded, message));
         }
-        self.objects.insert(name, object);
-        Ok(())
+        let is_same = self.objects.get(&name) == Some(&object);
+        if !is_same {
+            self.objects.insert(name, object);
+        }
+        Ok(!is_same)
     }
 
     pub(super) fn routes(&self) -> impl Iterator<Item = (&ObjectRef, &HttpRoute)> {

@@ -72,6 +72,36 @@ async fn config_map_swap_is_told_again_and_again() {
     assert!(is_quiet(&mut watch).await);
 }
 
+/// As the kubelet's atomic writer does it; on a machine that does much else some tries may take longer.
+#[tokio::test]
+async fn config_map_swap_is_told_within_two_seconds() {
+    const TRIES: usize = 5;
+    let root = directory();
+    let at = |name: &str| root.path().join(name);
+    let swap = |number: usize| {
+        let name = format!("..2026_{number}");
+        fs::create_dir(at(&name)).unwrap();
+        fs::write(at(&name).join("c.toml"), &name).unwrap();
+        symlink(&name, at("..data_tmp")).unwrap();
+        fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        if let Some(former) = number.checked_sub(1) {
+            fs::remove_dir_all(at(&format!("..2026_{former}"))).unwrap();
+        }
+    };
+    swap(0);
+    symlink("..data/c.toml", at("c.toml")).unwrap();
+    let mut watch = ConfigWatch::new(&at("c.toml"));
+    let mut best = Duration::MAX;
+    for number in 1..=TRIES {
+        let begun = Instant::now();
+        swap(number);
+        assert!(is_told(&mut watch).await);
+        best = best.min(begun.elapsed());
+        while !is_quiet(&mut watch).await {}
+    }
+    assert!(best < Duration::from_secs(2), "{best:?}");
+}
+
 #[tokio::test]
 async fn file_in_a_directory_that_appears_later_is_told() {
     let root = directory();

@@ -3,6 +3,10 @@
 //! `app` fills a [`Snapshot`] whenever a page is asked for; the metrics and the pages read nothing else. So
 //! nothing is pushed, and a daemon that nobody asks pays nothing.
 
+mod rules;
+
+pub use rules::{RulesStatus, WatchState, WatchStatus};
+
 use super::ledger::{Counter, PerReason};
 use super::{Ledger, ShadowLedger};
 use crate::cluster::discovery::Reading;
@@ -44,6 +48,8 @@ pub struct Snapshot {
     pub config: ConfigStatus,
     /// Parsers that died before this one.
     pub parser_restarts: u64,
+    /// Rules from the cluster; `None`: none are taken from it.
+    pub rules: Option<RulesStatus>,
     /// True from the first SIGTERM or SIGINT on.
     pub draining: bool,
     /// The looking for pods; `None`: none is looked for.

@@ -2,22 +2,6 @@
 
 use super::*;
 
-/// Runs `work` while the heart beats, however long loading takes on this machine.
-fn with_heartbeat<T>(live: &mut LiveWriter, work: impl FnOnce() -> T) -> T {
-    live.beat().expect("a map to write");
-    let (done_tx, done_rx) = mpsc::channel::<()>();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            while done_rx.recv_timeout(Duration::from_millis(200)) == Err(mpsc::RecvTimeoutError::Timeout) {
-                live.beat().expect("a map to write");
-            }
-        });
-        let done = work();
-        drop(done_tx);
-        done
-    })
-}
-
 #[test]
 fn filters_of_others_stay_when_ours_go() {
     if !may_test_kernel() {

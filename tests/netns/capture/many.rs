@@ -63,8 +63,28 @@ fn state_of(capture: &Capture, number: u32) -> PointState {
     points.into_iter().find(|point| point.number == number).expect("a wanted point").state
 }
 
+fn change(capture: &mut Capture, change: impl FnOnce(&mut Vec<CapturePoint>)) {
+    let mut config = without_points();
+    config.points = capture.attacher.points().into_iter().map(|point| point.point).collect();
+    change(&mut config.points);
+    capture.attacher.apply(&config).expect("room for all");
+}
+
+/// Wants one point more. Its number.
+fn add(capture: &mut Capture, point: CapturePoint) -> u32 {
+    change(capture, |points| points.push(point.clone()));
+    let points = capture.attacher.points();
+    points.iter().find(|wanted| wanted.point == point).expect("a wanted point").number
+}
+
+fn remove(capture: &mut Capture, number: u32) {
+    let points = capture.attacher.points();
+    let gone = points.into_iter().find(|point| point.number == number).expect("a wanted point").point;
+    change(capture, |points| points.retain(|point| *point != gone));
+}
+
 fn added(capture: &mut Capture, point: CapturePoint) -> u32 {
-    let number = capture.attacher.add(point).expect("a free number");
+    let number = add(capture, point);
     assert_eq!(state_of(capture, number), PointState::Attached(Attachment::Cgroup));
     number
 }
@@ -76,6 +96,19 @@ fn told(log: &Log) -> BTreeMap<usize, BTreeSet<u32>> {
         told.entry(pod_of(flow)).or_default().insert(flow.capture_point);
     }
     told
+}
+
+/// Every pod's records, opens and closes have its own number.
+fn assert_told_under(numbers: &BTreeMap<usize, BTreeSet<u32>>, log: &Log) {
+    for (pod, under) in &told(log) {
+        assert_eq!(under, &numbers[pod], "pod {pod}");
+    }
+    for event in &log.events {
+        let (ControlEvent::Opened { flow, .. } | ControlEvent::Closed { flow, .. }) = event else {
+            panic!("{event:?}")
+        };
+        assert!(numbers[&pod_of(flow)].contains(&flow.capture_point), "{event:?}");
+    }
 }
 
 fn median_and_p99(mut times: Vec<Duration>) -> (Duration, Duration) {
@@ -110,7 +143,7 @@ fn each_of_many_cgroups_tells_what_is_its_own() {
         for pod in 1..PODS {
             capture.live.beat().expect("a map to write");
             let begun = Instant::now();
-            let number = capture.attacher.add(pods.point(pod)).expect("a free number");
+            let number = add(&mut capture, pods.point(pod));
             add_times.push(begun.elapsed());
             numbers.insert(pod, BTreeSet::from([number]));
             read_all(&mut capture, &mut log);
@@ -126,19 +159,12 @@ fn each_of_many_cgroups_tells_what_is_its_own() {
     );
     assert_eq!(rest.finished(), PODS - 1);
     assert_eq!(rest.events.len(), 2 * (PODS - 1));
-    for (pod, under) in &told(&rest) {
-        assert_eq!(under, &numbers[pod], "pod {pod}");
-    }
-    for event in log.events.iter().chain(&rest.events) {
-        let (ControlEvent::Opened { flow, .. } | ControlEvent::Closed { flow, .. }) = event else {
-            panic!("{event:?}")
-        };
-        assert!(numbers[&pod_of(flow)].contains(&flow.capture_point), "{event:?}");
-    }
+    assert_told_under(&numbers, &rest);
+    assert_told_under(&numbers, &log);
     assert_eq!(capture.counters.snapshot().expect("counters").unbalanced_bytes(), 0);
     for number in numbers.values().flatten() {
         let begun = Instant::now();
-        capture.attacher.remove(*number);
+        remove(&mut capture, *number);
         remove_times.push(begun.elapsed());
     }
     let silent = record(&mut capture, || servers[7].exchange(&netns, SMALL, 1), |_| true);
@@ -167,17 +193,17 @@ fn what_is_below_a_cgroup_is_told_as_its_own_and_not_attached_beside_it() {
     let refused =
         [container.clone(), pods.paths[0].join("."), pods.paths[0].parent().expect("above").to_owned()];
     for path in refused {
-        let number = capture.attacher.add(CapturePoint::Cgroup { path }).expect("a free number");
+        let number = add(&mut capture, CapturePoint::Cgroup { path });
         let state = state_of(&capture, number);
         assert!(
             matches!(&state, PointState::Failed(why) if why.contains("sees the same connections")),
             "{state:?}"
         );
-        capture.attacher.remove(number);
+        remove(&mut capture, number);
     }
     let log = record(&mut capture, || server.exchange(&netns, SMALL, 1), |log| log.finished() == 1);
     assert_eq!(told(&log), BTreeMap::from([(0, BTreeSet::from([pod]))]));
-    capture.attacher.remove(pod);
+    remove(&mut capture, pod);
     // Now that the pod is left out, its container can be a point.
     let number = added(&mut capture, CapturePoint::Cgroup { path: container.clone() });
     let log = record(&mut capture, || server.exchange(&netns, SMALL, 1), |log| log.finished() == 1);
@@ -196,18 +222,16 @@ fn cgroup_attached_anew_has_another_number_and_late_records_keep_the_old_one() {
     let netns = place.gateway_netns();
     let servers = [pods.server(0, &netns), pods.server(1, &netns)];
     let mut capture = opened(&without_points(), Attachment::Cgroup);
-    capture.live.beat().expect("a map to write");
     let first = added(&mut capture, pods.point(0));
-    servers[0].exchange(&netns, SMALL, 1);
-    capture.attacher.remove(first);
+    with_heartbeat(&mut capture.live, || servers[0].exchange(&netns, SMALL, 1));
+    remove(&mut capture, first);
     // The kernel's storage of this cgroup outlives the detaching: what it said must not be found again.
-    servers[0].exchange(&netns, SMALL, 1);
+    with_heartbeat(&mut capture.live, || servers[0].exchange(&netns, SMALL, 1));
     // Whoever comes next, and all that come until the place in the kernel's table is used again, has another number.
     let others: Vec<u32> = (0..MAX_CAPTURE_POINTS)
         .map(|_| {
-            capture.live.beat().expect("a map to write");
             let number = added(&mut capture, pods.point(1));
-            capture.attacher.remove(number);
+            remove(&mut capture, number);
             number
         })
         .collect();
@@ -335,7 +359,7 @@ fn interface_too_many_waits_until_another_goes() {
     let [last] = &failed(&capture)[..] else { panic!("{:?}", capture.attacher.points()) };
     assert!(matches!(&last.state, PointState::Failed(why) if why.contains("are interfaces")), "{last:?}");
     let first = capture.attacher.points().remove(0).number;
-    capture.attacher.remove(first);
+    remove(&mut capture, first);
     capture.attacher.check();
     assert_eq!(failed(&capture), []);
 }
@@ -382,9 +406,9 @@ fn rounds_of_adding_and_removing_leave_nothing_behind() {
     let round = |capture: &mut Capture, with_interface: bool| {
         let mut numbers: Vec<u32> = (0..4).map(|pod| added(capture, pods.point(pod))).collect();
         if with_interface {
-            numbers.push(capture.attacher.add(eth0.clone()).expect("a free number"));
+            numbers.push(add(capture, eth0.clone()));
         }
-        numbers.into_iter().for_each(|number| capture.attacher.remove(number));
+        numbers.into_iter().for_each(|number| remove(capture, number));
     };
     // Loads what stays loaded.
     round(&mut capture, true);

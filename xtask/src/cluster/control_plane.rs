@@ -61,7 +61,8 @@ pub(crate) fn wait_until_ready(layout: &Layout, processes: &[&Process]) -> Resul
         Ok(is_ready()?.then_some(()))
     });
     process::explained(waited, || {
-        processes.iter().map(|process| process.log_end(layout)).collect::<Vec<_>>().join("\n")
+        let ended = processes.iter().find(|process| !process.is_running());
+        ended.or(processes.last()).map(|process| process.log_end(layout)).unwrap_or_default()
     })
 }
 

@@ -146,8 +146,10 @@ fn wait_for_nodes(layout: &Layout, nodes: &[Node<'_>]) -> Result<()> {
         Ok((ready == nodes.len()).then_some(()))
     });
     process::explained(waited, || {
+        let ended: Vec<&Process> = processes.iter().filter(|process| !process.is_running()).collect();
         let kubelets = processes.iter().filter(|process| process.name.starts_with("kubelet"));
-        kubelets.map(|process| process.log_end(layout)).collect::<Vec<_>>().join("\n")
+        let telling = if ended.is_empty() { kubelets.collect() } else { ended };
+        telling.iter().map(|process| process.log_end(layout)).collect::<Vec<_>>().join("\n")
     })
 }
 
@@ -178,10 +180,16 @@ fn write_record(layout: &Layout, nodes: u32) -> Result<()> {
         "nodes": nodes,
         "kubectl": binaries::dir()?.join("kubectl"),
         "kubeconfig": layout.kubeconfig(),
-        "xtask": std::env::current_exe()?,
+        "xtask": own_program()?,
         "gateway_api": binaries::gateway_api()?,
     });
     Ok(std::fs::write(layout.record(), format!("{record:#}\n"))?)
+}
+
+/// This program, also when a newer one has taken its place.
+fn own_program() -> Result<String> {
+    let path = std::env::current_exe()?.display().to_string();
+    Ok(path.trim_end_matches(" (deleted)").to_owned())
 }
 
 /// A machine can be root's and still not allow this: a container without privileges.

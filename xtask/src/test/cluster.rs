@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::{Options, cargo_test};
 use crate::cluster::{self, Layout, NAME};
 use crate::setup::{self, Need};
-use crate::{image, interrupt};
+use crate::{image, interrupt, run};
 
 /// The variable that lists the gateways to test with.
 const GATEWAYS: &str = "MIRROR_CLUSTER_GATEWAYS";
@@ -64,6 +64,8 @@ pub(crate) fn in_cluster(options: &Options) -> Result<()> {
     setup::setup(&[Need::Kernel, Need::Peers, Need::AllH2Peers])?;
     cluster::prepare(gateways.contains(&GatewayKind::EnvoyGateway))?;
     let archive = image::from_files(options.dev_image)?;
+    // Before the cluster is up, which would only be in the way.
+    run::build_test("cluster")?;
     let begun = Instant::now();
     let done = cluster::with_cluster(&layout, NODES, options.keep, || {
         let mut names: Vec<&str> = gateways.iter().flat_map(|gateway| gateway.images()).copied().collect();
@@ -76,7 +78,7 @@ pub(crate) fn in_cluster(options: &Options) -> Result<()> {
         println!("tests in the cluster");
         let listed = gateways.iter().map(GatewayKind::to_string).collect::<Vec<_>>().join(",");
         let mut tests = cargo_test(options);
-        tests.args(["--package", "mirror-tests", "--test", "cluster"]);
+        tests.args(["--test", "cluster"]);
         tests.env(GATEWAYS, listed).env(NAME, layout.name()).env_remove(super::NO_CLUSTER);
         interrupt::run(&mut tests)
     });

@@ -129,7 +129,8 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    const MOST: u32 = MAX_CAPTURE_POINTS as u32;
+    const MOST: u32 = 256;
+    const _: () = assert!(MOST as usize == MAX_CAPTURE_POINTS);
 
     #[test]
     fn numbers_are_told_to_all_clones() {
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn entries_are_used_in_turn() {
         let mut entries = Entries::default();
-        let most = MAX_INTERFACE_POINTS as u32;
+        let most = u32::try_from(MAX_INTERFACE_POINTS).unwrap();
         assert_eq!((entries.take(), entries.take()), (Some(1), Some(2)));
         entries.give_back(1);
         for entry in 3..=most {

@@ -51,6 +51,13 @@ pub(super) enum Call {
         /// As in [`Reply::Tried`].
         trial: u32,
     },
+    /// As `Attacher::add`.
+    Add(CapturePoint),
+    /// As `Attacher::remove`.
+    Remove {
+        /// The point's.
+        number: u32,
+    },
     /// As `Attacher::check`.
     Check,
     /// Detaches everything. The last of all.
@@ -78,7 +85,14 @@ pub(super) enum Reply {
         /// As `Trial::failures`.
         failures: Vec<(CapturePoint, String)>,
     },
-    /// To `Commit`, `Abandon`, `Check` and `Close`.
+    /// To `Add`.
+    Added {
+        /// Its number.
+        number: u32,
+        /// All points.
+        points: Vec<PointStatus>,
+    },
+    /// To `Commit`, `Abandon`, `Remove`, `Check` and `Close`.
     Done {
         /// All of them, where one is not as it was last told.
         points: Option<Vec<PointStatus>>,

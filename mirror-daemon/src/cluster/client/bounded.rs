@@ -10,7 +10,7 @@ use std::time::Duration;
 use tower::{BoxError, Service};
 
 /// Most bytes of an answer that is no watch, e.g. of one page of a list.
-pub const MAX_PAGE_BYTES: usize = 32 * 1024 * 1024;
+pub const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Most bytes of one event of a watch. API servers store no object above 1.5 MiB.
 pub const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
 

@@ -11,14 +11,7 @@ use crate::rule::MAX_GATEWAYS;
 
 /// What is wrong in it is left out, after its fault was noted.
 pub(super) fn kubernetes(section: Section<'_>) -> KubernetesConfig {
-    let gateway_api = section.or("gateway_api", false, |node| {
-        let again = node.clone();
-        let found = node.boolean();
-        if found == Some(true) {
-            again.fault("reading routes from the API server is not in this build yet; leave it out, and give their manifests with `run --manifests`");
-        }
-        found
-    });
+    let gateway_api = section.or("gateway_api", false, Node::boolean);
     let route_selector = section.or("route_selector", LabelSelector::default(), selector);
     let already_mirrored = section.or("already_mirrored", AlreadyMirrored::Refuse, |node| {
         choice(&node, &[("refuse", AlreadyMirrored::Refuse), ("take", AlreadyMirrored::Take)])

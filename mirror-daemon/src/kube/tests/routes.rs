@@ -219,15 +219,15 @@ fn wrong_fields_are_told_with_object_path_and_reason() {
         );
         let findings = import(&text).findings;
         let found: Vec<_> =
-            findings.iter().map(|one| (one.object.as_str(), one.path.as_str(), one.reason)).collect();
-        assert_eq!(found, [("HTTPRoute ns/r", path, reason)], "{body} {findings:?}");
+            findings.iter().map(|one| (one.object.to_string(), one.path.as_str(), one.reason)).collect();
+        assert_eq!(found, [("HTTPRoute ns/r".to_owned(), path, reason)], "{body} {findings:?}");
     }
     let named =
         |metadata: &str| import(&format!("apiVersion: v1\nkind: Service\nmetadata: {metadata}\n")).findings;
     assert_eq!(named("{}")[0].path, "metadata.name");
     assert_eq!(named("{ name: \"x\\n[[route]]\" }")[0].path, "metadata.name");
     assert_eq!(named("{ name: x, namespace: 'a/b' }")[0].path, "metadata.namespace");
-    assert_eq!(named("7")[0].object, "Service");
+    assert_eq!(named("7")[0].object.to_string(), "Service");
     let old = "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: HTTPRoute\nmetadata: { name: r }\n";
     assert_eq!(import(old).reasons(), [Reason::UnknownVersion]);
 }

@@ -31,6 +31,9 @@ touches production: the worst case is always that copies are missing.
 - alert: MirrorPodSilent              # it may just have no traffic
   expr: mirror_points_silent > 0
   for: 1h
+- alert: MirrorRulesUnread           # rules of the cluster are those of an earlier moment, or none
+  expr: mirror_rules_watch{state=~\"forbidden|failing\"} > 0
+  for: 5m
 - alert: MirrorConfigRefused          # an older configuration still runs
   expr: mirror_config_last_reload_ok == 0
 ```

@@ -1,5 +1,7 @@
 //! Writes a [`Snapshot`] as metrics, family by family: each family's samples stand together (OpenMetrics 1.0).
 
+mod rules;
+
 use super::{Family, Kind, MAX_SHADOW_LABELS, OTHER_SHADOWS};
 use crate::cluster::discovery::{ATTACH_BUCKETS_SECONDS, Latency, PodCounts, Reading, WatchState};
 use crate::drop_reason::DropReason;
@@ -29,6 +31,7 @@ pub(super) fn page(
     shadow_gauges(&mut encoder, now)?;
     capture(&mut encoder, now)?;
     pods(&mut encoder, &now.pods.clone().unwrap_or_default())?;
+    rules::rules(&mut encoder, now.rules.as_ref())?;
     config(&mut encoder, now)?;
     process(&mut encoder, &ProcessReading::now(), started)
 }

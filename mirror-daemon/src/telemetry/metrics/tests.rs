@@ -3,7 +3,9 @@
 use super::*;
 use crate::cluster::discovery::{Latency, PodCounts, Reading, WatchState};
 use crate::drop_reason::DropReason;
-use crate::telemetry::snapshot::{BreakerState, PointStatus, ShadowStatus, Snapshot};
+use crate::telemetry::snapshot::{
+    BreakerState, PointStatus, RulesStatus, ShadowStatus, Snapshot, WatchState as RulesWatch, WatchStatus,
+};
 use crate::telemetry::{Ledger, LedgerReading};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -175,6 +177,7 @@ fn sample_snapshot() -> Snapshot {
             PointStatus { name: "cgroup /sys/fs/cgroup/x".to_owned(), attached: false, is_pod: false },
         ],
         pods: Some(pods()),
+        rules: Some(rules()),
         shadows: vec![status("httpbin", BreakerState::Closed), status("canary", BreakerState::HalfOpen)],
         ..Snapshot::default()
     }
@@ -190,6 +193,27 @@ fn pods() -> Reading {
         watch_failures: 2,
         is_known: true,
         attach,
+    }
+}
+
+fn rules() -> RulesStatus {
+    let kind = |kind, state| WatchStatus {
+        kind,
+        state,
+        objects: 3,
+        refused: 1,
+        silence: Some(Duration::from_millis(1_500)),
+        lists: 1,
+        watches: 4,
+        changes: 9,
+        failures: vec![("gone", 1), ("busy", 2)],
+    };
+    RulesStatus {
+        is_synced: true,
+        kinds: vec![kind("HTTPRoute", RulesWatch::Watching), kind("Upstream", RulesWatch::Absent)],
+        object_bytes: 4_096,
+        findings: vec![("RefNotPermitted", 2)],
+        events: vec![("created", 1)],
     }
 }
 
@@ -252,6 +276,9 @@ fn sums_over_labels_are_the_ledger() {
     let attach = &families["mirror_pod_attach_seconds"];
     let le = ["0.05", "0.1", "30.0", "+Inf", "_count", "_sum"].map(|le| sum(attach, "le", le));
     assert_eq!(le, [1.0, 3.0, 3.0, 4.0, 4.0, 90.16]);
+    assert_eq!(sum(&families["mirror_rules_watch"], "state", "absent"), 1.0);
+    assert_eq!(sum(&families["mirror_rules_failures"], "cause", "busy"), 4.0);
+    assert_eq!(sum(&families["mirror_rules_silence_seconds"], "kind", "Upstream"), 1.5);
     assert_eq!(sum(&families["mirror_pod_watch"], "state", "synchronised"), 1.0);
 }
 

@@ -45,14 +45,6 @@ fn ring_bytes_is_a_power_of_two_for_each_shard() {
 }
 
 #[test]
-fn cluster_configuration_is_recognised_and_refused_in_plain_words() {
-    let found = faults("[kubernetes]\ngateway_api = true\n");
-    let lines: Vec<&str> = found.lines().collect();
-    assert_eq!(lines.len(), 1, "{found}");
-    assert!(lines.iter().all(|line| line.contains("not in this build yet")), "{found}");
-}
-
-#[test]
 fn pods_are_chosen_by_one_entry_or_several() {
     let pods = |kubernetes: &str| read(&format!("[capture]\nports = [80]\nkubernetes = {kubernetes}")).pods;
     let one = pods("{ namespace = 'gloo-system', selector = 'app=gateway' }");

@@ -6,11 +6,12 @@ use super::*;
 fn kubernetes_settings_are_read_and_have_defaults() {
     let config = Config::from_toml("", "t").unwrap();
     assert_eq!(config.kubernetes, KubernetesConfig::default());
-    let text = "[kubernetes]\nroute_selector = \"a=b\"\nalready_mirrored = \"take\"\nrequest_mirror_host = \"keep\"\n\
+    let text = "[kubernetes]\ngateway_api = true\nroute_selector = \"a=b\"\nalready_mirrored = \"take\"\nrequest_mirror_host = \"keep\"\n\
                 cluster_domain = \"corp.example\"\n[[kubernetes.gateway]]\nname = \"http\"\nnamespace = \"gloo-system\"\n\
                 pods = { selector = { matchLabels = { app = \"gw\" } }, namespace = \"pods\" }\n\
                 [[kubernetes.gateway]]\nname = \"x\"\nnamespace = \"ns\"\npods = { selector = \"app\" }\n";
     let kubernetes = Config::from_toml(text, "t").unwrap_or_else(|faults| panic!("{faults}")).kubernetes;
+    assert!(kubernetes.gateway_api);
     assert_eq!(kubernetes.already_mirrored, AlreadyMirrored::Take);
     assert_eq!(kubernetes.request_mirror_host, RequestMirrorHost::Keep);
     assert_eq!(kubernetes.cluster_domain, "corp.example");
@@ -23,10 +24,7 @@ fn kubernetes_settings_are_read_and_have_defaults() {
 #[test]
 fn faults_of_kubernetes_settings_name_their_keys() {
     for (text, expected) in [
-        (
-            "gateway_api = true",
-            "t:2: kubernetes.gateway_api: reading routes from the API server is not in this build yet",
-        ),
+        ("gateway_api = 1", "t:2: kubernetes.gateway_api: is 1; write true or false"),
         ("route_selector = \"a in b\"", "t:2: kubernetes.route_selector: is no label selector"),
         (
             "route_selector = { matchLabel = {} }",
