@@ -7,13 +7,13 @@
 
 use crate::{
     TC_NEXT,
-    capture::{EGRESS, INGRESS},
-    maps,
+    capture::{self, EGRESS, INGRESS},
+    maps::{self, Books},
 };
-use aya_ebpf::{macros::classifier, programs::TcContext};
-use mirror_common::MAX_INTERFACE_POINTS;
+use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::classifier, programs::TcContext};
+use mirror_common::{KernelCounter, MAX_INTERFACE_POINTS};
 
-/// Returns only when there is no body any more: then its daemon is gone.
+/// Returns only when there is no body any more: then its daemon is gone, and has left this on a clsact qdisc.
 #[inline(always)]
 fn enter(ctx: &TcContext, entry: u32, side: u32) {
     if let Some(note) = maps::ENTERED.get_ptr_mut(0) {
@@ -22,6 +22,11 @@ fn enter(ctx: &TcContext, entry: u32, side: u32) {
         // SAFETY: nothing here needs to be dropped, and the context is this program's own.
         unsafe { maps::BODIES.tail_call(ctx, side) };
     }
+    // Here last, for by this map the next daemon knows whose this is, and looks through a program's maps from the end:
+    // it must not open that of the bodies (`clsact.rs`).
+    // SAFETY: a helper without arguments.
+    let counter = capture::live(unsafe { bpf_ktime_get_ns() }).err().unwrap_or(KernelCounter::Stalled);
+    Books::add_to_reason(counter, 1);
 }
 
 macro_rules! entries {

@@ -99,16 +99,19 @@ pub fn runs_of(programs: &BTreeSet<u64>) -> Result<Vec<ProgramRuns>> {
     Ok(found)
 }
 
-/// What the kernel programs have counted, read past the daemon: so also when it is stopped or dead.
+/// What the kernel programs have counted, read past the daemon: so also when it is stopped or dead. Of a dead one only
+/// what filters that it has left count, by reason.
 ///
 /// # Errors
-/// When none of these maps is the programs' map of counters.
+/// When none of these maps is the programs' map of reasons.
 pub fn kernel_counters(held: &HeldObjects) -> Result<KernelCounters> {
-    let counters: PerCpuArray<MapData, KernelCounters> = map_named(held, "COUNTERS")?.try_into()?;
     let reasons: PerCpuArray<MapData, u64> = map_named(held, "REASONS")?.try_into()?;
     let mut sum = KernelCounters::default();
-    for of_one_cpu in counters.get(&0, 0)?.iter() {
-        sum.add(of_one_cpu);
+    if let Ok(counters) = map_named(held, "COUNTERS") {
+        let counters: PerCpuArray<MapData, KernelCounters> = counters.try_into()?;
+        for of_one_cpu in counters.get(&0, 0)?.iter() {
+            sum.add(of_one_cpu);
+        }
     }
     // Counts that are kept apart from the others, one entry for each.
     for (index, count) in (0..).zip(sum.counts.iter_mut()) {

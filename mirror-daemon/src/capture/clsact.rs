@@ -119,30 +119,19 @@ fn has_fresh_heartbeat(program_id: u32) -> bool {
     heartbeat_ns(program_id).is_some_and(|beat_ns| now().0.saturating_sub(beat_ns) <= HEARTBEAT_STALE_NS)
 }
 
-/// The heartbeat that this program, or the body that it goes on to, looks at.
+/// The heartbeat that this program looks at.
+///
+/// Entry points use it after the map of their bodies, which must not be opened: whoever opens and closes a map of
+/// programs in the moment after its daemon was killed makes the kernel keep it until it boots, for
+/// `prog_array_map_clear` takes a reference each time the last descriptor goes, and gives back one for both when its
+/// work is queued already. So from the end, and no further than needed.
 fn heartbeat_ns(program_id: u32) -> Option<u64> {
-    let maps = maps_of(program_id)?;
-    if let Some(beat_ns) = heartbeat_in(&maps) {
-        return Some(beat_ns);
-    }
-    // What the system calls of a map of programs give is the id of the program; once its daemon is gone, it is empty.
-    let bodies = maps.into_iter().find(|map| is_named(map, "BODIES"))?;
-    let bodies: Array<MapData, u32> = Map::Array(bodies).try_into().ok()?;
-    let body = SIDES.iter().zip(0..).find_map(|(_, index)| bodies.get(&index, 0).ok())?;
-    heartbeat_in(&maps_of(body)?)
-}
-
-fn heartbeat_in(maps: &[MapData]) -> Option<u64> {
-    let id = maps.iter().find(|map| is_named(map, "LIVE"))?.info().ok()?.id();
-    let live: Array<MapData, Live> = Map::Array(MapData::from_id(id).ok()?).try_into().ok()?;
-    Some(live.get(&0, 0).ok()?.heartbeat_ns)
-}
-
-fn maps_of(program_id: u32) -> Option<Vec<MapData>> {
     let program = loaded_programs().filter_map(Result::ok).find(|info| info.id() == program_id)?;
-    Some(program.map_ids().ok()??.into_iter().filter_map(|id| MapData::from_id(id).ok()).collect())
-}
-
-fn is_named(map: &MapData, name: &str) -> bool {
-    map.info().is_ok_and(|info| info.name_as_str() == Some(name))
+    let map = program.map_ids().ok()??.into_iter().rev().find_map(|id| {
+        let map = MapData::from_id(id).ok()?;
+        let is_live = map.info().ok()?.name_as_str() == Some("LIVE");
+        is_live.then_some(map)
+    })?;
+    let live: Array<MapData, Live> = Map::Array(map).try_into().ok()?;
+    Some(live.get(&0, 0).ok()?.heartbeat_ns)
 }
