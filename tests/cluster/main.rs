@@ -12,5 +12,7 @@
 )]
 
 mod cluster;
+mod daemon;
 mod gateway;
 mod guide;
+mod life;

@@ -141,6 +141,12 @@ impl Cluster {
         Netns::named(&format!("{}-node-{number}", self.prefix))
     }
 
+    /// What a node has as `/var/lib` or `/var/log`, as this machine sees it (`var` is `lib` or `log`).
+    #[must_use]
+    pub fn node_var(&self, number: u32, var: &str) -> PathBuf {
+        Path::new("/var/tmp").join(&self.prefix).join(format!("node-{number}")).join(var)
+    }
+
     /// The files with the definitions of the Gateway API's kinds.
     #[must_use]
     pub fn gateway_api(&self) -> &Path {
