@@ -24,7 +24,8 @@ pub(crate) const DAEMON_SET: &str = "daemonset/mirror-daemon";
 /// Where its pages are.
 const ADMIN_PORT: u16 = 9900;
 
-const OVERLAYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/overlays");
+/// Ways to capture.
+pub(crate) const OVERLAYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/overlays");
 
 /// Applies an overlay (`cgroup`, `interface`) with this `mirror.toml`, and waits until every node's daemon is rolled
 /// out and ready. Daemons that run are ended before, so that all of them begin with it.
@@ -35,6 +36,14 @@ pub(crate) fn apply(cluster: &Cluster, overlay: &str, toml: &str) -> Result<()> 
     std::fs::write(dir.path().join("kustomization.yaml"), kustomization(dir.path(), overlay)?)?;
     let path = dir.path().to_str().context("the path is no text")?;
     cluster.kubectl(["apply", "-k", path])?;
+    ready(cluster)
+}
+
+/// Applies an overlay as it is, and waits as [`apply`] does.
+pub(crate) fn apply_unchanged(cluster: &Cluster, overlay: &str) -> Result<()> {
+    remove(cluster)?;
+    let path = Path::new(OVERLAYS).join(overlay);
+    cluster.kubectl(["apply", "-k", path.to_str().context("the path is no text")?])?;
     ready(cluster)
 }
 

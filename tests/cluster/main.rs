@@ -13,6 +13,7 @@
 
 mod cluster;
 mod daemon;
+mod deploy;
 mod gateway;
 mod guide;
 mod life;

@@ -181,10 +181,22 @@ impl Cluster {
     /// # Errors
     /// When the API server refuses it.
     pub fn apply(&self, manifest: &str) -> Result<()> {
+        self.apply_with(manifest, &[])
+    }
+
+    /// As [`Self::apply`], but nothing is kept: admission and validation only.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn apply_dry(&self, manifest: &str) -> Result<()> {
+        self.apply_with(manifest, &["--dry-run=server"])
+    }
+
+    fn apply_with(&self, manifest: &str, options: &[&str]) -> Result<()> {
         use std::io::Write as _;
 
         let mut command = self.command();
-        command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
+        command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]).args(options);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start kubectl")?;
         child.stdin.take().context("kubectl has no input")?.write_all(manifest.as_bytes())?;

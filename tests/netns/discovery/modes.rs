@@ -155,10 +155,7 @@ fn ready_pod_without_traffic_is_told_until_it_has_some() {
     assert!(daemon.output().contains("has had no traffic that is captured"), "{}", daemon.output());
     wait::until_true("its Event is posted", LIMIT, || !node.api.posted().is_empty()).unwrap();
     let event = node.api.posted().remove(0);
-    assert_eq!(
-        (&event["reason"], &event["involvedObject"]["name"]),
-        (&json!("NoTrafficSeen"), &json!("gw-1"))
-    );
+    assert_eq!((&event["reason"], &event["regarding"]["name"]), (&json!("NoTrafficSeen"), &json!("gw-1")));
     node.mirrors(&daemon, "/at-last");
     wait_for_metric(&daemon, "mirror_points_silent", &[], 0.0);
 }
