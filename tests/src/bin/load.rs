@@ -45,6 +45,7 @@ fn main() -> Result<()> {
         first_id: options.first_id,
         rate: (options.rate > 0.0).then_some(options.rate),
         connections: options.connections,
+        connection_requests: None,
         body_bytes: options.body_bytes,
     }
     .run(&Netns::own())?;

@@ -4,9 +4,12 @@
 //! hide behind a waiting client.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Connection;
@@ -29,8 +32,18 @@ pub struct Load {
     pub rate: Option<f64>,
     /// Keep-alive connections, each a thread.
     pub connections: u64,
+    /// Requests after which a connection is opened anew; `None`: each is kept. Only new ones reach new pods of a
+    /// Service.
+    pub connection_requests: Option<u64>,
     /// Bytes of a POST body; 0: GET.
     pub body_bytes: usize,
+}
+
+/// Load that goes on beside a test, until it is told to stop or has sent all.
+#[derive(Debug)]
+pub struct RunningLoad {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<LoadReport>>>,
 }
 
 /// How it went.
@@ -64,6 +77,7 @@ impl Load {
             first_id: 0,
             rate: Some(2000.0),
             connections: 16,
+            connection_requests: None,
             body_bytes: 0,
         }
     }
@@ -73,13 +87,27 @@ impl Load {
     /// # Errors
     /// When the first connections cannot be opened. Later failures are counted.
     pub fn run(&self, netns: &Netns) -> Result<LoadReport> {
+        self.run_until(netns, &AtomicBool::new(false))
+    }
+
+    /// Sends from inside `netns` on a thread of its own.
+    #[must_use]
+    pub fn start(self, netns: &Netns) -> RunningLoad {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (netns, told) = (netns.clone(), Arc::clone(&is_over));
+        let thread = std::thread::spawn(move || self.run_until(&netns, &told));
+        RunningLoad { is_over, thread: Some(thread) }
+    }
+
+    fn run_until(&self, netns: &Netns, is_over: &AtomicBool) -> Result<LoadReport> {
         ensure!(self.connections > 0, "a load needs a connection");
         let opened: Vec<_> =
             (0..self.connections).map(|_| Connection::open(netns, self.to)).collect::<Result<_>>()?;
         let begun = Instant::now();
         let parts: Vec<LoadReport> = std::thread::scope(|scope| {
-            let run_one =
-                |(lane, connection)| scope.spawn(move || self.run_lane(netns, (lane, begun), connection));
+            let run_one = |(lane, connection)| {
+                scope.spawn(move || self.run_lane(netns, (lane, begun), connection, is_over))
+            };
             let lanes: Vec<_> = (0_u64..).zip(opened).map(run_one).collect();
             lanes.into_iter().filter_map(|lane| lane.join().ok()).collect()
         });
@@ -97,15 +125,28 @@ impl Load {
     }
 
     /// One connection: the requests whose number leaves `lane` when divided by the number of connections.
-    fn run_lane(&self, netns: &Netns, (lane, begun): (u64, Instant), connection: Connection) -> LoadReport {
+    fn run_lane(
+        &self,
+        netns: &Netns,
+        (lane, begun): (u64, Instant),
+        connection: Connection,
+        is_over: &AtomicBool,
+    ) -> LoadReport {
         let mut report = LoadReport::default();
         let mut connection = Some(connection);
         for number in (lane..self.requests).step_by(self.connections as usize) {
+            if is_over.load(Ordering::Relaxed) {
+                break;
+            }
             let due = match self.rate {
                 Some(rate) => begun + Duration::from_secs_f64(number as f64 / rate),
                 None => Instant::now(),
             };
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let is_used_up = |most| report.sent > 0 && report.sent.is_multiple_of(most);
+            if self.connection_requests.is_some_and(is_used_up) {
+                connection = None;
+            }
             report.sent += 1;
             match self.ask(netns, &mut connection, number) {
                 Ok(status) => {
@@ -141,6 +182,24 @@ impl Load {
             format!("{method} {path}?id={id} HTTP/1.1\r\nHost: {host}\r\n{length}\r\n").into_bytes();
         request.resize(request.len() + self.body_bytes, b'x');
         request
+    }
+}
+
+impl RunningLoad {
+    /// Ends it, and waits for the answers that are still to come.
+    ///
+    /// # Errors
+    /// When its first connections could not be opened.
+    pub fn stop(mut self) -> Result<LoadReport> {
+        self.is_over.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().context("stopped twice")?;
+        thread.join().ok().context("the load has panicked")?
+    }
+}
+
+impl Drop for RunningLoad {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -208,6 +267,21 @@ mod tests {
         let report = load.run(&Netns::own()).unwrap();
         assert_eq!((report.sent, report.good, report.failed), (10, 0, 10));
         assert!(report.first_failure.is_some());
+    }
+
+    #[test]
+    fn running_load_ends_when_it_is_told_and_opens_connections_anew() {
+        let app = app();
+        let load =
+            Load { connections: 1, connection_requests: Some(5), ..Load::new(app.address(), "h", u64::MAX) };
+        let running = load.start(&Netns::own());
+        crate::wait::until_true("requests come", Duration::from_secs(30), || {
+            app.log().summary().distinct > 20
+        })
+        .unwrap();
+        let report = running.stop().unwrap();
+        assert_eq!((report.sent, report.bad, report.failed), (report.good, 0, 0));
+        assert_eq!(app.accepted(), report.sent.div_ceil(5));
     }
 
     #[test]
