@@ -1,0 +1,181 @@
+//! Measures how soon a change takes effect: numbered requests to both gateways, and the first that is decided anew.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use mirror_tests::client::Connection;
+use mirror_tests::kube::pod::Pod;
+
+use super::Life;
+use crate::daemon;
+
+/// Between two requests.
+const EVERY: Duration = Duration::from_millis(10);
+
+/// Requests that follow when the daemon says that it has taken a change.
+const AFTERWARDS: usize = 50;
+
+/// What a change may take.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// What of the requests is mirrored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    None,
+    Some,
+    All,
+}
+
+/// A change and what comes of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change<'a> {
+    /// A word for it; no other change of a test has it.
+    pub(super) name: &'a str,
+    /// Whom the requests are for.
+    pub(super) host: &'a str,
+    pub(super) before: Share,
+    pub(super) after: Share,
+}
+
+/// Makes a change under requests, and looks at which of them each node decides anew. `make` gives the moments from which
+/// the time counts, in the order of nodes.
+pub(super) fn takes_effect(
+    life: &Life<'_>,
+    daemons: &[Pod],
+    change: Change<'_>,
+    make: impl FnOnce() -> Result<Vec<Instant>>,
+) -> Result<()> {
+    let generations: Vec<f64> = daemons.iter().map(|pod| generation(life, pod)).collect::<Result<_>>()?;
+    let is_taken = AtomicBool::new(false);
+    let begun = Instant::now();
+    let (since, sent) = std::thread::scope(|scope| -> Result<_> {
+        let lanes: Vec<_> = life
+            .gateways
+            .iter()
+            .map(|gateway| scope.spawn(|| send(life, gateway, change, &is_taken)))
+            .collect();
+        let since = make().and_then(|since| {
+            let mut both = daemons.iter().zip(&generations);
+            both.try_for_each(|(pod, before)| taken(life, pod, *before))?;
+            Ok(since)
+        });
+        is_taken.store(true, Ordering::Relaxed);
+        let sent = lanes.into_iter().map(|lane| lane.join().ok().context("a lane has panicked")?);
+        let sent: Vec<Vec<Instant>> = sent.collect::<Result<_>>()?;
+        Ok((since?, sent))
+    })
+    .with_context(|| change.name.to_owned())?;
+    for (((gateway, daemon), sent), since) in life.gateways.iter().zip(daemons).zip(&sent).zip(since) {
+        all_are_answered(life, gateway, daemon)?;
+        let mirrored = mirrored(life, gateway, change, sent.len())?;
+        judge(change, &gateway.node, begun, since, sent, &mirrored)?;
+    }
+    Ok(())
+}
+
+/// Sends requests to every gateway, and looks whether all are mirrored, or none.
+pub(super) fn all_fare(life: &Life<'_>, daemons: &[Pod], change: Change<'_>) -> Result<()> {
+    for (gateway, daemon) in life.gateways.iter().zip(daemons) {
+        let sent = send(life, gateway, change, &AtomicBool::new(true))?;
+        all_are_answered(life, gateway, daemon)?;
+        let mirrored = mirrored(life, gateway, change, sent.len())?;
+        let all = change.after == Share::All;
+        ensure!(mirrored.iter().all(|one| *one == all), "{change:?} at {}: {mirrored:?}", gateway.node);
+    }
+    Ok(())
+}
+
+fn generation(life: &Life<'_>, daemon: &Pod) -> Result<f64> {
+    Ok(daemon::metrics(life.cluster, daemon)?.sum("mirror_config_generation", &[]))
+}
+
+fn taken(life: &Life<'_>, daemon: &Pod, before: f64) -> Result<()> {
+    life.cluster.eventually(&format!("{} has taken a change", daemon.node), || {
+        Ok((generation(life, daemon)? > before).then_some(()))
+    })
+}
+
+/// Sends requests until the change is taken, and some more; gives when each was sent.
+fn send(life: &Life<'_>, gateway: &Pod, change: Change<'_>, is_taken: &AtomicBool) -> Result<Vec<Instant>> {
+    let netns = life.cluster.node(gateway.node_number()?);
+    let mut connection = Connection::open(&netns, gateway.at(8080))?;
+    let (mut sent, mut last) = (Vec::new(), usize::MAX);
+    while sent.len() < last {
+        if last == usize::MAX && is_taken.load(Ordering::Relaxed) {
+            last = sent.len() + AFTERWARDS;
+        }
+        let (name, node, host) = (change.name, &gateway.node, change.host);
+        let request = format!("GET /{name}/{node}/{} HTTP/1.1\r\nHost: {host}\r\n\r\n", sent.len());
+        sent.push(Instant::now());
+        let status = connection.exchange(request.as_bytes())?.status;
+        ensure!(status == 200, "the gateway answers {status}");
+        std::thread::sleep(EVERY);
+    }
+    Ok(sent)
+}
+
+/// Waits until the daemon has seen all that its gateway was asked, and the shadows have answered all copies.
+fn all_are_answered(life: &Life<'_>, gateway: &Pod, daemon: &Pod) -> Result<()> {
+    life.cluster.eventually(&format!("all copies of {} are answered", gateway.node), || {
+        let asked = life.requests_at(gateway)?.len();
+        let metrics = daemon::metrics(life.cluster, daemon)?;
+        let seen = metrics.sum("mirror_requests_total", &[]);
+        let lost = metrics.sum("mirror_requests_total", &[("outcome", "dropped")])
+            + metrics.sum("mirror_copies_total", &[("outcome", "dropped")])
+            + metrics.sum("mirror_copies_total", &[("outcome", "shed")]);
+        ensure!(lost == 0.0, "{lost} are lost:\n{}", metrics.text());
+        let open = metrics.sum("mirror_copies_open", &[]);
+        let replayed = metrics.sum("mirror_copies_total", &[("outcome", "replayed")]);
+        let answers = metrics.sum("mirror_answers_total", &[]);
+        ensure!(
+            seen == asked as f64 && open == 0.0 && answers == replayed,
+            "{asked} asked, {seen} seen, {open} open, {replayed} replayed, {answers} answered"
+        );
+        Ok(Some(()))
+    })
+}
+
+/// Of each request whether the shadow has it.
+fn mirrored(life: &Life<'_>, gateway: &Pod, change: Change<'_>, count: usize) -> Result<Vec<bool>> {
+    let at_shadow: BTreeSet<String> =
+        life.requests_at_shadow()?.into_iter().map(|request| request.target).collect();
+    let target = |id| format!("/{}/{}/{id}", change.name, gateway.node);
+    Ok((0..count).map(|id| at_shadow.contains(&target(id))).collect())
+}
+
+fn judge(
+    change: Change<'_>,
+    node: &str,
+    begun: Instant,
+    since: Instant,
+    sent: &[Instant],
+    mirrored: &[bool],
+) -> Result<()> {
+    let fares_as = |share: Share, one: bool| share == Share::Some || one == (share == Share::All);
+    let mut earlier = sent.iter().zip(mirrored).take_while(|(at, _)| **at < begun);
+    ensure!(
+        earlier.all(|(_, one)| fares_as(change.before, *one)),
+        "before {change:?} on {node}: {mirrored:?}"
+    );
+    // From here on all are decided anew, as far as it can be seen.
+    let first = match change.after {
+        Share::Some => mirrored.iter().position(|one| !fares_as(change.before, *one)),
+        after => Some(mirrored.iter().rposition(|one| !fares_as(after, *one)).map_or(0, |last| last + 1)),
+    };
+    let first = first.and_then(|first| sent.get(first));
+    let first = first.with_context(|| format!("{change:?} on {node} had no effect: {mirrored:?}"))?;
+    let took = first.saturating_duration_since(since);
+    let pause = sent.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
+    let share = mirrored.iter().filter(|one| **one).count();
+    println!(
+        "{} on {node}: decided anew after {} ms (requests every {} ms at most; {share} of {} mirrored)",
+        change.name,
+        took.as_millis(),
+        pause.as_millis(),
+        sent.len()
+    );
+    ensure!(took < LIMIT + pause, "{change:?} took {took:?} on {node}");
+    Ok(())
+}
