@@ -8,6 +8,7 @@ mod bounded;
 pub use bounded::{MAX_LINE_BYTES, MAX_PAGE_BYTES, TooLarge};
 
 use bounded::Bounded;
+use hyper::Uri;
 use hyper::header::{HeaderValue, USER_AGENT};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -164,6 +165,11 @@ pub fn client(mut config: Config) -> Result<Client, ClientError> {
         .layer(config.extra_headers_layer().map_err(refuse)?)
         .service(Bounded::new(http, HEAD_TIMEOUT));
     Ok(Client::new(service, config.default_namespace))
+}
+
+/// Whether this asks the API server for a watch.
+pub(super) fn is_watch(uri: &Uri) -> bool {
+    uri.query().is_some_and(|query| query.split('&').any(|part| part == "watch=true"))
 }
 
 #[cfg(test)]

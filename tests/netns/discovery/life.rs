@@ -113,6 +113,30 @@ fn capture_goes_on_while_the_api_server_is_away_and_the_watch_resumes() {
 }
 
 #[test]
+fn watch_that_resumes_is_told_of_although_no_pod_has_changed() {
+    if !root_or_skip("watch_that_resumes_is_told_of_although_no_pod_has_changed") {
+        return;
+    }
+    let mut node = Node::new();
+    node.api.apply("pods", node.pod(1));
+    let daemon = node.daemon(BY_CGROUP);
+    let is_in = |state| wait_for_metric(&daemon, "mirror_pod_watch", &[("state", state)], 1.0);
+    is_in("synchronised");
+    node.api.stop();
+    is_in("unreachable");
+    node.api.start_again().unwrap();
+    is_in("synchronised");
+    node.api.refuse(Some(403));
+    is_in("forbidden");
+    node.api.refuse(None);
+    is_in("synchronised");
+    assert_eq!(daemon.output().matches("are watched again").count(), 2, "{}", daemon.output());
+    // It went on where it was: all pods were listed at the start only.
+    let lists = node.api.requests().into_iter().filter(|request| !request.contains("watch=true"));
+    assert_eq!(lists.count(), 1, "{:?}", node.api.requests());
+}
+
+#[test]
 fn change_of_the_selection_is_taken_while_it_runs() {
     if !root_or_skip("change_of_the_selection_is_taken_while_it_runs") {
         return;

@@ -79,8 +79,7 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
-        let is_watch =
-            request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "watch=true"));
+        let is_watch = super::is_watch(request.uri());
         let (answering, head_timeout) = (self.inner.call(request), self.head_timeout);
         Box::pin(async move {
             let answer =

@@ -7,10 +7,12 @@ use super::Shared;
 use super::pod::{Pod, PodMeta, PodSpec, PodStatus};
 use super::points::MAX_PODS;
 use super::selection::Selection;
-use crate::cluster::client::Access;
+use crate::cluster::client::{Access, is_watch};
 use crate::telemetry::logging::in_words;
 use futures_util::StreamExt;
+use hyper::Request;
 use kube::api::{Api, ApiResource, Object};
+use kube::client::Body;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{self, Config, Event, watcher};
@@ -90,7 +92,7 @@ pub(super) async fn run(
 }
 
 /// Watches the pods that `selection` may want, for ever.
-async fn follow(access: &Access, node: &str, selection: &Selection, shared: &Shared) {
+async fn follow(access: &Access, node: &str, selection: &Selection, shared: &Arc<Shared>) {
     if selection.is_empty() {
         shared.set_watch(WatchState::Off);
         return std::future::pending().await;
@@ -106,7 +108,8 @@ async fn follow(access: &Access, node: &str, selection: &Selection, shared: &Sha
     shared.set_client(client.clone());
     let config = Config::default().fields(&format!("spec.nodeName={node}")).page_size(PAGE_ITEMS);
     let pauses = ResetTimerBackoff::new(Pauses::of(node), CALM);
-    let events = watcher(pods(client, selection), config).backoff(pauses);
+    let telling = telling(client, Arc::clone(shared));
+    let events = watcher(pods(telling, selection), config).backoff(pauses);
     let mut events = pin!(events);
     let mut listed = Vec::new();
     while let Some(event) = events.next().await {
@@ -115,6 +118,24 @@ async fn follow(access: &Access, node: &str, selection: &Selection, shared: &Sha
             Err(error) => shared.handle_watch_error(state_of(&error), &in_words(&error)),
         }
     }
+}
+
+/// A client that tells when a watch was granted. The watcher does not: where it goes on after a failure, nothing is heard
+/// of it until a pod changes, which may take days.
+fn telling(client: Client, shared: Arc<Shared>) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (client, shared) = (client.clone(), Arc::clone(&shared));
+        async move {
+            let is_watch = is_watch(request.uri());
+            let answer = client.send(request).await?;
+            if is_watch && answer.status().is_success() {
+                shared.set_watch(WatchState::Synchronised);
+            }
+            Ok::<_, kube::Error>(answer)
+        }
+    });
+    Client::new(service, namespace)
 }
 
 fn pods(client: Client, selection: &Selection) -> Api<PodObject> {
