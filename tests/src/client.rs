@@ -79,10 +79,18 @@ impl Connection {
     /// # Errors
     /// When the connection is refused.
     pub fn open(netns: &Netns, to: SocketAddr) -> Result<Self> {
-        let connecting = || TcpStream::connect_timeout(&to, READ_TIMEOUT);
+        Self::open_with(netns, to, READ_TIMEOUT)
+    }
+
+    /// As [`Self::open`], with another limit for connecting and for each read.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(netns: &Netns, to: SocketAddr, limit: Duration) -> Result<Self> {
+        let connecting = || TcpStream::connect_timeout(&to, limit);
         let stream = netns.run(connecting)?.with_context(|| format!("cannot connect to {to}"))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(READ_TIMEOUT))?;
+        stream.set_read_timeout(Some(limit))?;
         Ok(Self { wire: Wire::new(stream), heads: Vec::new() })
     }
 

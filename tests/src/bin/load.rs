@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use mirror_tests::client::READ_TIMEOUT;
 use mirror_tests::client::load::Load;
 use mirror_tests::netns::Netns;
 
@@ -46,6 +47,7 @@ fn main() -> Result<()> {
         rate: (options.rate > 0.0).then_some(options.rate),
         connections: options.connections,
         connection_requests: None,
+        patience: READ_TIMEOUT,
         body_bytes: options.body_bytes,
     }
     .run(&Netns::own())?;

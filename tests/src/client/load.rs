@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::Connection;
+use super::{Connection, READ_TIMEOUT};
 use crate::netns::Netns;
 
 /// What to send.
@@ -35,6 +35,8 @@ pub struct Load {
     /// Requests after which a connection is opened anew; `None`: each is kept. Only new ones reach new pods of a
     /// Service.
     pub connection_requests: Option<u64>,
+    /// How long a connection, or a part of an answer, may take.
+    pub patience: Duration,
     /// Bytes of a POST body; 0: GET.
     pub body_bytes: usize,
 }
@@ -78,6 +80,7 @@ impl Load {
             rate: Some(2000.0),
             connections: 16,
             connection_requests: None,
+            patience: READ_TIMEOUT,
             body_bytes: 0,
         }
     }
@@ -101,8 +104,7 @@ impl Load {
 
     fn run_until(&self, netns: &Netns, is_over: &AtomicBool) -> Result<LoadReport> {
         ensure!(self.connections > 0, "a load needs a connection");
-        let opened: Vec<_> =
-            (0..self.connections).map(|_| Connection::open(netns, self.to)).collect::<Result<_>>()?;
+        let opened: Vec<_> = (0..self.connections).map(|_| self.open(netns)).collect::<Result<_>>()?;
         let begun = Instant::now();
         let parts: Vec<LoadReport> = std::thread::scope(|scope| {
             let run_one = |(lane, connection)| {
@@ -167,9 +169,13 @@ impl Load {
     fn ask(&self, netns: &Netns, connection: &mut Option<Connection>, number: u64) -> Result<u16> {
         let connection = match connection {
             Some(open) => open,
-            None => connection.insert(Connection::open(netns, self.to)?),
+            None => connection.insert(self.open(netns)?),
         };
         Ok(connection.exchange(&self.request(number))?.status)
+    }
+
+    fn open(&self, netns: &Netns) -> Result<Connection> {
+        Connection::open_with(netns, self.to, self.patience)
     }
 
     fn request(&self, number: u64) -> Vec<u8> {
