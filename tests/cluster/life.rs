@@ -2,12 +2,15 @@
 //! nodes, and so outlive them.
 
 mod changes;
+mod gateways;
 mod nodes;
 mod probe;
 
 use anyhow::{Context as _, Result, ensure};
+use mirror_tests::client::load::Load;
 use mirror_tests::kube::Cluster;
 use mirror_tests::kube::pod::Pod;
+use mirror_tests::process::Launch;
 
 use crate::daemon;
 
@@ -43,6 +46,8 @@ struct Life<'a> {
 /// A request as an nginx has written it down.
 #[derive(Debug)]
 struct Logged {
+    /// When its first byte was read, in seconds since 1970.
+    began_s: f64,
     host: String,
     target: String,
     user: String,
@@ -128,11 +133,25 @@ impl Logged {
     /// `$msec $request_time $status $http_host $request_uri $http_x_user`.
     fn of(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split(' ').collect();
-        let [_ended, _took, _status, host, target, user] = words.as_slice() else { return None };
+        let [ended, took, _status, host, target, user] = words.as_slice() else { return None };
         Some(Self {
+            began_s: ended.parse::<f64>().ok()? - took.parse::<f64>().ok()?,
             host: (*host).to_owned(),
             target: (*target).to_owned(),
             user: (*user).to_owned(),
         })
     }
+}
+
+/// GETs of `/load?id=N` without end, so many a second, on a few connections that are kept.
+fn load(to: std::net::SocketAddr, per_second: f64) -> Load {
+    let shape = Load::new(to, "life.example", u64::MAX);
+    Load { path: "/load".to_owned(), rate: Some(per_second), connections: 4, ..shape }
+}
+
+/// The time of a line of the daemon's log, in seconds since 1970.
+fn time_of(line: &str) -> Result<f64> {
+    let time = line.split_whitespace().next().context("an empty line")?;
+    let seconds = Launch::new("date").args(["-u", "-d", time, "+%s.%N"]).run()?;
+    seconds.trim().parse().with_context(|| line.to_owned())
 }
