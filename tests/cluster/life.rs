@@ -5,6 +5,7 @@ mod changes;
 mod gateways;
 mod nodes;
 mod probe;
+mod restarts;
 
 use anyhow::{Context as _, Result, ensure};
 use mirror_tests::client::load::Load;
