@@ -1,6 +1,7 @@
 //! The daemon of `deploy/` beside gateways of the test's own that come, go and carry load; their access logs are on the
 //! nodes, and so outlive them.
 
+mod api_server;
 mod changes;
 mod gateways;
 mod nodes;
