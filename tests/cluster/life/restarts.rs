@@ -12,6 +12,7 @@ use mirror_tests::kube::Cluster;
 use mirror_tests::kube::pod::Pod;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::gateways::balanced;
 use super::{ALL, Life, load};
 use crate::{daemon, guide};
 
@@ -67,27 +68,13 @@ fn daemons_that_are_deleted_rolled_killed_and_removed_leave_production_alone_and
     for gateway in &life.gateways {
         let mut alone = load(gateway.at(8080), PER_SECOND);
         alone.requests = UNDISTURBED;
-        unharmed(&format!("{} without a daemon", gateway.node), &alone.run(&cluster.node(1))?)?;
+        unharmed(gateway, "before there is a daemon", &alone.run(&cluster.node(1))?)?;
     }
     life.deploy(ALL)?;
-    let running: Vec<_> =
-        life.gateways.iter().map(|pod| load(pod.at(8080), PER_SECOND).start(&cluster.node(1))).collect();
-
-    is_deleted(&life, 1)?;
-    are_rolled(&life)?;
-    is_killed(&life, 2)?;
-    let last = witnesses(&life)?;
-    for daemon in life.daemons()? {
-        super::gateways::balanced(&life, &daemon)?;
-    }
-    daemon::remove(&cluster)?;
-    for witness in last {
-        witness.left_nothing(&cluster)?;
-        println!("removed: {}", witness.last_words()?);
-    }
-    for (gateway, running) in life.gateways.iter().zip(running) {
-        unharmed(&format!("{} beside daemons that come and go", gateway.node), &running.stop()?)?;
-    }
+    under_load(&life, "while a daemon is deleted", || is_deleted(&life, 1))?;
+    under_load(&life, "while daemons are rolled out", || are_rolled(&life))?;
+    under_load(&life, "while a daemon is killed", || is_killed(&life, 2))?;
+    under_load(&life, "while daemons are removed", || are_removed(&life))?;
     assert_eq!(life.gateways_now()?, life.gateways, "the same gateways, never started again");
     Ok(())
 }
@@ -153,6 +140,24 @@ fn is_killed(life: &Life<'_>, node: u32) -> Result<()> {
     })?;
     ensure!(pod.uid == witness.pod.uid, "another pod has taken its place");
     works(life, node).map(drop)
+}
+
+fn are_removed(life: &Life<'_>) -> Result<()> {
+    for node in 1..=life.cluster.nodes {
+        balanced(life, &works(life, node)?)?;
+    }
+    let last = witnesses(life)?;
+    daemon::remove(life.cluster)?;
+    for witness in last {
+        witness.left_nothing(life.cluster)?;
+        println!("removed: {}", witness.last_words()?);
+    }
+    for gateway in &life.gateways {
+        let attached = bpf::attached_to_cgroup(&gateway.cgroup()?)?;
+        let ours: Vec<_> = attached.iter().filter(|line| !line.contains("cgroup_device")).collect();
+        ensure!(ours.is_empty(), "{ours:?}");
+    }
+    Ok(())
 }
 
 /// The process that holds programs and links, by this machine's process ids.
