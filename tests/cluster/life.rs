@@ -9,6 +9,7 @@ mod probe;
 mod restarts;
 
 use anyhow::{Context as _, Result, ensure};
+use mirror_tests::client::Connection;
 use mirror_tests::client::load::Load;
 use mirror_tests::kube::Cluster;
 use mirror_tests::kube::pod::Pod;
@@ -64,7 +65,22 @@ impl<'a> Life<'a> {
         life.gateways = life.gateways_now()?;
         let nodes: Vec<&str> = life.gateways.iter().map(|pod| pod.node.as_str()).collect();
         ensure!(nodes == ["node-1", "node-2"], "gateways are on {nodes:?}");
+        life.services_answer()?;
         Ok(life)
+    }
+
+    /// A Service is programmed some moments after its pods are ready, on each node.
+    fn services_answer(&self) -> Result<()> {
+        for (namespace, name) in [("life", "gateway"), ("life-shadow", "shadow")] {
+            let service = self.cluster.service(namespace, name)?;
+            for node in 1..=self.cluster.nodes {
+                let netns = self.cluster.node(node);
+                self.cluster.eventually(&format!("node-{node} reaches {name}"), || {
+                    Connection::open(&netns, service).map(|_| Some(()))
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Those that run now, in the order of nodes.
@@ -122,9 +138,11 @@ impl<'a> Life<'a> {
 
 impl Drop for Life<'_> {
     fn drop(&mut self) {
-        let names = ["delete", "namespace", daemon::NAMESPACE, "life", "life-shadow", "--ignore-not-found"];
+        let overlay = format!("{}/cgroup", daemon::OVERLAYS);
         drop(daemon::remove(self.cluster));
-        drop(self.cluster.kubectl(names));
+        // With its roles.
+        drop(self.cluster.kubectl(["delete", "-k", &overlay, "--ignore-not-found"]));
+        drop(self.cluster.kubectl(["delete", "namespace", "life", "life-shadow", "--ignore-not-found"]));
         for node in 1..=self.cluster.nodes {
             drop(std::fs::remove_dir_all(self.logs_of(node)));
         }

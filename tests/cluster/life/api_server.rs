@@ -132,8 +132,8 @@ fn goes_on(
             daemon.node
         );
         ensure!(requests > 0.0 && answers > 0.0 && attached == 1.0, "{}", now.text());
-        // Six watches, which begin with half a second, doubled each time.
-        ensure!(tries <= 6.0 * 2.0 * lasting.as_secs_f64(), "{tries} tries in {lasting:?}");
+        // Six watches, which wait for longer each time.
+        ensure!(tries <= 6.0 * lasting.as_secs_f64(), "{tries} tries in {lasting:?}");
         balanced(life, daemon)?;
     }
     Ok(())

@@ -8,6 +8,7 @@ use mirror_tests::client::load::Load;
 use mirror_tests::kube::Cluster;
 use mirror_tests::kube::pod::Pod;
 
+use super::probe::losses;
 use super::{ALL, Life, load, time_of};
 use crate::{daemon, guide};
 
@@ -183,14 +184,8 @@ fn captured_at(log: &str) -> Result<BTreeMap<String, f64>> {
     Ok(all)
 }
 
-/// Requests that the ledgers have, but not as mirrored.
+/// Requests and copies that the ledgers have, but not as mirrored.
 pub(super) fn told_losses(life: &Life<'_>, daemons: &[Pod]) -> Result<f64> {
-    let mut losses = 0.0;
-    for daemon in daemons {
-        let metrics = daemon::metrics(life.cluster, daemon)?;
-        losses += metrics.sum("mirror_requests_total", &[("outcome", "dropped")]);
-        losses += metrics.sum("mirror_copies_total", &[("outcome", "dropped")]);
-        losses += metrics.sum("mirror_copies_total", &[("outcome", "shed")]);
-    }
-    Ok(losses)
+    let of = |daemon| daemon::metrics(life.cluster, daemon).map(|metrics| losses(&metrics));
+    daemons.iter().map(of).sum()
 }

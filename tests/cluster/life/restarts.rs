@@ -79,12 +79,26 @@ fn daemons_that_are_deleted_rolled_killed_and_removed_leave_production_alone_and
     Ok(())
 }
 
+/// Does it under load, and looks how production fared.
+fn under_load(life: &Life<'_>, what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let netns = life.cluster.node(1);
+    let start = |pod: &Pod| load(pod.at(8080), PER_SECOND).start(&netns);
+    let running: Vec<_> = life.gateways.iter().map(start).collect();
+    let done = work();
+    for (gateway, running) in life.gateways.iter().zip(running) {
+        unharmed(gateway, what, &running.stop()?)?;
+    }
+    done
+}
+
 /// Each answer is 200, and no connection broke.
-fn unharmed(what: &str, report: &LoadReport) -> Result<()> {
-    let (p50, p99, worst) =
-        (report.percentile_ms(0.5), report.percentile_ms(0.99), report.percentile_ms(1.0));
-    println!("{what}: {} requests, p50 {p50:.1} ms, p99 {p99:.1} ms, at most {worst:.1} ms", report.sent);
-    ensure!(report.good == report.sent && report.sent > 0, "{what}: {}", report.to_json());
+fn unharmed(gateway: &Pod, when: &str, report: &LoadReport) -> Result<()> {
+    let [p50, p99, worst] = [0.5, 0.99, 1.0].map(|share| report.percentile_ms(share));
+    println!(
+        "{} {when}: {} requests, p50 {p50:.1} ms, p99 {p99:.1} ms, at most {worst:.1} ms",
+        gateway.node, report.sent
+    );
+    ensure!(report.good == report.sent && report.sent > 0, "{when}: {}", report.to_json());
     Ok(())
 }
 
