@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod discovery;
+pub mod probe;
 pub mod rules;
 
 mod api;
