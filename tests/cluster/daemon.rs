@@ -62,6 +62,13 @@ pub(crate) fn remove(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(words).map(drop)
 }
 
+/// Takes away everything else that an overlay has brought, its namespace included, and waits until it is gone.
+pub(crate) fn remove_rest(cluster: &Cluster, overlay: &str) -> Result<()> {
+    let path = Path::new(OVERLAYS).join(overlay);
+    let path = path.to_str().context("the path is no text")?;
+    cluster.kubectl(["delete", "-k", path, "--ignore-not-found", "--wait"]).map(drop)
+}
+
 /// The daemon's pod on a node.
 pub(crate) fn on_node(cluster: &Cluster, number: u32) -> Result<Pod> {
     let node = format!("node-{number}");
