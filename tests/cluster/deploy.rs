@@ -62,7 +62,7 @@ impl<'a> Deployed<'a> {
     fn capture(&self, gateway: &Gateway) -> Result<()> {
         for pod in &gateway.pods {
             let there = daemon::on_node(self.cluster, pod.node_number()?)?;
-            let name = format!("pod=\"{}/{}\"", pod.namespace, pod.name);
+            let name = format!("pod=\"{}/{}\" point={} ", pod.namespace, pod.name, self.overlay);
             self.cluster.eventually(&format!("{} is captured", pod.name), || {
                 let log = daemon::log(self.cluster, &there)?;
                 let is_told =
@@ -77,8 +77,7 @@ impl<'a> Deployed<'a> {
 
 impl Drop for Deployed<'_> {
     fn drop(&mut self) {
-        drop(daemon::remove(self.cluster));
-        drop(daemon::remove_rest(self.cluster, self.overlay));
+        drop(daemon::remove_all(self.cluster, self.overlay));
     }
 }
 
@@ -300,6 +299,9 @@ fn api_server_takes_every_object_of_both_overlays() -> Result<()> {
     )?;
     for overlay in ["cgroup", "interface"] {
         let objects = cluster.kubectl(["kustomize", &format!("{}/{overlay}", daemon::OVERLAYS)])?;
+        cluster.apply_dry(&objects)?;
+        let objects = daemon::with_component(&cluster, overlay, "kernel-before-6.6")?;
+        ensure!(objects.matches("- PERFMON\n").count() == 1, "{objects}");
         cluster.apply_dry(&objects)?;
     }
     Ok(())

@@ -86,13 +86,13 @@ pub(super) fn pods(facts: &Facts) -> Option<Finding> {
     let (with, without): (Vec<_>, Vec<_>) = told.iter().partition(has_cgroup);
     if without.is_empty() {
         let names = named(with.iter().map(|pod| pod.name.as_str()));
-        return finding("pods", State::Good, format!("{} with a cgroup: {names}", with.len()), "");
+        return finding("pods", State::Good, format!("{} pods with a cgroup: {names}", with.len()), "");
     }
     let names = named(without.iter().map(|pod| pod.name.as_str()));
     finding(
         "pods",
         State::Limited,
-        format!("{} of {} have no cgroup here: {names}", without.len(), told.len()),
+        format!("{} of {} pods have no cgroup here: {names}", without.len(), told.len()),
         "a pod that starts gets one in a moment; else mount the host's /sys/fs/cgroup read-only",
     )
 }

@@ -150,7 +150,10 @@ fn kinds_of_one_gateway_may_be_absent_but_without_routes_there_are_no_rules() {
 fn pods_without_a_cgroup_are_named() {
     let facts = with_answers(|answers| answers.pods = Some(vec![pod("gw/a", "u"), pod("gw/b", "other")]));
     let finding = found(&facts, "pods").unwrap();
-    assert_eq!((finding.state, finding.found.as_str()), (State::Limited, "1 of 2 have no cgroup here: gw/b"));
+    assert_eq!(
+        (finding.state, finding.found.as_str()),
+        (State::Limited, "1 of 2 pods have no cgroup here: gw/b")
+    );
 }
 
 #[test]
