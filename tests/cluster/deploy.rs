@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use mirror_tests::client;
-use mirror_tests::kube::Cluster;
 use mirror_tests::kube::pod::Pod;
+use mirror_tests::kube::{Cluster, say};
 use serde_json::{Value, json};
 
 use crate::daemon;
@@ -160,7 +160,7 @@ fn processes(gateway: &Gateway) -> Result<BTreeSet<(u32, String)>> {
     Ok(found)
 }
 
-/// What the pod's specification and both of its processes' status say. The status of each is printed.
+/// What the pod's specification and both of its processes' status say. The status of each is shown.
 fn privileges_are_those_of(overlay: &str, pod: &Pod) -> Result<()> {
     ensure!(pod.spec["hostPID"] != true && pod.spec["hostNetwork"] != true, "{:#}", pod.spec);
     let context = &pod.spec["containers"][0]["securityContext"];
@@ -181,7 +181,7 @@ fn privileges_are_those_of(overlay: &str, pod: &Pod) -> Result<()> {
             _ => continue,
         };
         let status = Status::read(&proc)?;
-        println!("{} of {} ({overlay}):\n{}", name, pod.name, status.shown());
+        say(&format!("{name} of {} ({overlay}): {}", pod.name, status.shown()));
         // The attacher is the container's first process, the parser its child.
         let inner = status.field("NSpid")?.split_whitespace().last().context("no pid")?.to_owned();
         ensure!((inner == "1") == (name == "mirror-daemon"), "{name} is process {inner} of its container");
@@ -237,11 +237,11 @@ impl Status {
         Ok(u64::from_str_radix(self.field(key)?, 16)?)
     }
 
-    /// The lines about privileges.
+    /// What it says of privileges, in one line.
     fn shown(&self) -> String {
-        let wanted = ["Name", "NSpid", "Uid", "Cap", "NoNewPrivs", "Seccomp:"];
+        let wanted = ["NSpid", "Uid", "Cap", "NoNewPrivs", "Seccomp:"];
         let lines = self.0.lines().filter(|line| wanted.iter().any(|key| line.starts_with(key)));
-        lines.map(|line| format!("  {line}\n")).collect()
+        lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -276,7 +276,7 @@ fn pod_security_takes_the_daemon_at_privileged_only() -> Result<()> {
                 Ok(()) => ensure!(is_taken, "{overlay} is taken at {profile}"),
                 Err(why) => {
                     ensure!(!is_taken && why.to_string().contains("PodSecurity"), "{overlay}: {why}");
-                    println!("{overlay} at {profile}: {why}");
+                    say(&format!("overlay {overlay} at {profile}: {why}"));
                 }
             }
         }
