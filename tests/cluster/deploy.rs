@@ -113,15 +113,17 @@ fn guide(test: &str, kind: Kind, overlay: &'static str, toml: Option<&str>) -> R
         doctor_finds_all_that_the_overlay_needs(&cluster, overlay, &pod)?;
     }
     let run = std::process::id();
-    for (number, pod) in gateway.pods.iter().enumerate() {
-        let netns = cluster.node(pod.node_number()?);
+    let pods = gateway.pods.iter().map(|pod| Ok((pod.node_number()?, pod.at(gateway.port))));
+    let places = pods.chain([Ok((1, gateway.service))]).collect::<Result<Vec<_>>>()?;
+    for (number, (node, place)) in places.into_iter().enumerate() {
+        let netns = cluster.node(node);
         // As clients send it through a port that is not HTTP's own, too.
         for (host, mirrored) in [
             ("shadowing.example", "shadowing.example-shadow"),
             ("shadowing.example:8080", "shadowing.example-shadow:8080"),
         ] {
             let target = format!("/headers?{}-{overlay}-{number}-{}-{run}", kind.name(), host.len());
-            let answer = client::get(&netns, pod.at(gateway.port), host, &target)?;
+            let answer = client::get(&netns, place, host, &target)?;
             ensure!(answer.status == 200, "the gateway answers {}", answer.status);
             shadow_has(&cluster, &target, mirrored)?;
         }
