@@ -7,10 +7,10 @@ mod calls;
 
 pub use calls::CallsError;
 
+use crate::telemetry::logging::in_words;
 use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, CapabilitySets};
-use crate::telemetry::logging::in_words;
 use std::io;
 
 /// What attaching takes in any mode, of which a process has what it was started with: loading and attaching (and

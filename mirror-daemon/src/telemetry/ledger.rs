@@ -169,7 +169,8 @@ impl ShadowLedger {
             (&self.connections_opened, &other.connections_opened),
             (&self.resent, &other.resent),
         ];
-        let reasons = self.shed.0.iter().zip(&other.shed.0).chain(self.dropped.0.iter().zip(&other.dropped.0));
+        let reasons =
+            self.shed.0.iter().zip(&other.shed.0).chain(self.dropped.0.iter().zip(&other.dropped.0));
         let all = counters.into_iter().chain(reasons).chain(self.answered.iter().zip(&other.answered));
         all.for_each(|(sum, more)| sum.add(more.value()));
     }
