@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::changes::{rules_are_known, set_mirror, set_percentage};
 use super::gateways::{balanced, quiet, told_losses};
-use super::probe::{Change, Share, takes_effect};
+use super::probe::{Change, Share, all_fare, takes_effect};
 use super::{ALL, Life, load};
 use crate::{daemon, guide};
 
@@ -77,6 +77,13 @@ fn start(cluster: &Cluster) -> Result<(Life<'_>, Vec<Pod>)> {
     cluster.apply(include_str!("../manifests/life-routes.yaml"))?;
     let daemons = life.deploy(ALL)?;
     rules_are_known(&life, &daemons)?;
+    // The shadow is known by its address from now on: name servers follow the API server, too, in their own time.
+    let (before, after) = (Share::All, Share::All);
+    all_fare(
+        &life,
+        &daemons,
+        Change { name: "option-to-begin-with", host: "option.example", before, after },
+    )?;
     Ok((life, daemons))
 }
 
