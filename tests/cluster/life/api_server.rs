@@ -22,7 +22,7 @@ const PER_SECOND: f64 = 50.0;
 const AWAY: Duration = Duration::from_secs(15);
 
 /// How long it refuses.
-const REFUSED: Duration = Duration::from_secs(10);
+const REFUSED: Duration = Duration::from_secs(6);
 
 /// What allows the daemon to watch.
 const BINDINGS: [&str; 2] = ["mirror-daemon-pods", "mirror-daemon-routes"];
