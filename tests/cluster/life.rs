@@ -140,9 +140,10 @@ impl Drop for Life<'_> {
     fn drop(&mut self) {
         let overlay = format!("{}/cgroup", daemon::OVERLAYS);
         drop(daemon::remove(self.cluster));
-        // With its roles.
-        drop(self.cluster.kubectl(["delete", "-k", &overlay, "--ignore-not-found"]));
-        drop(self.cluster.kubectl(["delete", "namespace", "life", "life-shadow", "--ignore-not-found"]));
+        // With its roles; all namespaces end at the same time.
+        drop(self.cluster.kubectl(["delete", "-k", &overlay, "--ignore-not-found", "--wait=false"]));
+        let names = ["delete", "namespace", daemon::NAMESPACE, "life", "life-shadow", "--ignore-not-found"];
+        drop(self.cluster.kubectl(names));
         for node in 1..=self.cluster.nodes {
             drop(std::fs::remove_dir_all(self.logs_of(node)));
         }
