@@ -14,6 +14,7 @@ pub mod rules;
 
 mod api;
 mod backoff;
+mod event;
 mod thread;
 
 pub use thread::ClusterThread;

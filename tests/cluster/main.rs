@@ -14,5 +14,8 @@
 mod beside;
 mod churn;
 mod cluster;
+mod daemon;
+mod deploy;
 mod gateway;
 mod guide;
+mod life;

@@ -56,7 +56,8 @@ fn check(whose: &str, expression: &str) {
             continue;
         }
         assert!(labels.contains(&format!("`{label}`")), "{whose}: {metric} has no label {label}");
-        let is_listed = labels.contains(&format!("`{value}`")) || value.starts_with('$');
+        let is_listed =
+            value.starts_with('$') || value.split('|').all(|value| labels.contains(&format!("`{value}`")));
         assert!(is_listed, "{whose}: {metric} has no {label} {value:?}");
     }
 }

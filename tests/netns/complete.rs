@@ -136,7 +136,7 @@ fn assert_is_openmetrics(page: &str) {
         assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
         assert!(series.insert(name), "twice: {line}");
         let bare = name.split('{').next().unwrap();
-        let described = ["", "_total", "_info"]
+        let described = ["", "_total", "_info", "_sum", "_count", "_bucket"]
             .iter()
             .any(|suffix| bare.strip_suffix(suffix).is_some_and(|family| families.contains(family)));
         assert!(described, "{line}");

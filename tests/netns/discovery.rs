@@ -5,6 +5,7 @@ mod life;
 mod modes;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mirror_tests::apiserver::{ApiServer, pod};
@@ -31,6 +32,8 @@ struct Node {
     world: World,
     api: ApiServer,
     tree: Cgroup,
+    /// Makes its pods' UIDs others than those of tests that run at the same time: a daemon sees their cgroups too.
+    serial: u32,
 }
 
 impl Node {
@@ -40,7 +43,8 @@ impl Node {
         let tree = Cgroup::new().unwrap();
         drop(tree.below("kubepods/burstable").unwrap());
         std::fs::create_dir_all(tree.path().join("kubepods/burstable")).unwrap();
-        Self { world, api, tree }
+        static NODES: AtomicU32 = AtomicU32::new(0);
+        Self { world, api, tree, serial: NODES.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// A daemon that mirrors all that it captures.
@@ -56,9 +60,18 @@ impl Node {
         Daemon::start_with(&self.world.lab.node, toml, change).unwrap()
     }
 
+    fn uid(&self, number: usize) -> String {
+        format!("{:08x}-{:04x}-4000-8000-{number:012x}", std::process::id(), self.serial)
+    }
+
+    /// Pod `number` of this node.
+    fn pod(&self, number: usize) -> Value {
+        pod(NAMESPACE, &name(number), &self.uid(number), NODE)
+    }
+
     /// What a kubelet makes for a pod: its cgroup, and one for a container.
     fn cgroup(&self, number: usize) -> PodCgroup {
-        let pod = self.tree.below(&format!("kubepods/burstable/pod{}", uid(number))).unwrap();
+        let pod = self.tree.below(&format!("kubepods/burstable/pod{}", self.uid(number))).unwrap();
         let container = pod.below("c0ffee").unwrap();
         PodCgroup { container, pod }
     }
@@ -80,7 +93,7 @@ impl Node {
     /// out, for the daemon got no processor time: that is counted, and not what is looked at here.
     #[track_caller]
     fn mirrors(&self, daemon: &Daemon, path: &str) {
-        let lost = || daemon.metrics().unwrap().sum("mirror_kernel_losses_total", &[]);
+        let lost = || metric(daemon, "mirror_kernel_losses_total", &[]);
         let mut lost_before = lost();
         self.send(GATEWAY_PORT, path);
         let arrived = wait::until_true(&format!("the shadow gets {path}"), LIMIT, || {
@@ -113,36 +126,28 @@ impl PodCgroup {
     }
 }
 
-fn uid(number: usize) -> String {
-    format!("{:08x}-0000-4000-8000-{number:012x}", std::process::id())
-}
-
 fn name(number: usize) -> String {
     format!("gw-{number}")
 }
 
-/// Pod `number` of this node.
-fn gateway_pod(number: usize) -> Value {
-    pod(NAMESPACE, &name(number), &uid(number), NODE)
-}
-
-/// How many pods the daemon has in this state.
-fn pods(daemon: &Daemon, state: &str) -> f64 {
-    daemon.metrics().unwrap().sum("mirror_pods", &[("state", state)])
+/// A metric now. None is NaN, when the page could not be had: a busy machine lets go of a system call.
+fn metric(daemon: &Daemon, name: &str, labels: &[(&str, &str)]) -> f64 {
+    daemon.metrics().map_or(f64::NAN, |metrics| metrics.sum(name, labels))
 }
 
 #[track_caller]
 fn wait_for_pods(daemon: &Daemon, state: &str, count: usize) {
-    let there =
-        wait::until_true(&format!("{count} pods {state}"), LIMIT, || pods(daemon, state) == count as f64);
+    let there = wait::until_true(&format!("{count} pods {state}"), LIMIT, || {
+        metric(daemon, "mirror_pods", &[("state", state)]) == count as f64
+    });
     if let Err(error) = there {
         panic!("{error:#}\n{}\n{}", daemon.metrics().unwrap().text(), daemon.output());
     }
 }
 
 #[track_caller]
-fn wait_for_metric(daemon: &Daemon, metric: &str, labels: &[(&str, &str)], value: f64) {
-    let there = wait::until_true(metric, LIMIT, || daemon.metrics().unwrap().sum(metric, labels) == value);
+fn wait_for_metric(daemon: &Daemon, name: &str, labels: &[(&str, &str)], value: f64) {
+    let there = wait::until_true(name, LIMIT, || metric(daemon, name, labels) == value);
     if let Err(error) = there {
         panic!("{error:#}\n{}", daemon.output());
     }

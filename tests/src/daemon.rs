@@ -276,6 +276,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// A page that somebody else has asked for.
+    #[must_use]
+    pub fn of(text: String) -> Self {
+        Self { text }
+    }
+
     /// The sum of all series of that name that carry all of these labels; 0 when there is none.
     #[must_use]
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {

@@ -150,6 +150,12 @@ impl Cluster {
         &self.kubeconfig
     }
 
+    /// What a node has as `/var/lib` or `/var/log`, as this machine sees it (`var` is `lib` or `log`).
+    #[must_use]
+    pub fn node_var(&self, number: u32, var: &str) -> PathBuf {
+        Path::new("/var/tmp").join(&self.prefix).join(format!("node-{number}")).join(var)
+    }
+
     /// The files with the definitions of the Gateway API's kinds.
     #[must_use]
     pub fn gateway_api(&self) -> &Path {
@@ -184,10 +190,22 @@ impl Cluster {
     /// # Errors
     /// When the API server refuses it.
     pub fn apply(&self, manifest: &str) -> Result<()> {
+        self.apply_with(manifest, &[])
+    }
+
+    /// As [`Self::apply`], but nothing is kept: admission and validation only.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn apply_dry(&self, manifest: &str) -> Result<()> {
+        self.apply_with(manifest, &["--dry-run=server"])
+    }
+
+    fn apply_with(&self, manifest: &str, options: &[&str]) -> Result<()> {
         use std::io::Write as _;
 
         let mut command = self.command();
-        command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
+        command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]).args(options);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start kubectl")?;
         child.stdin.take().context("kubectl has no input")?.write_all(manifest.as_bytes())?;

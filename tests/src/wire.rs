@@ -3,7 +3,7 @@
 //! Strict where the daemon must be right: anything else than well-formed framing is an error.
 
 use std::hash::Hasher as _;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -160,7 +160,12 @@ impl<S: Read + Write> Wire<S> {
         if self.end == self.buffer.len() {
             self.buffer.resize(self.end + READ_BYTES, 0);
         }
-        let got = self.stream.read(&mut self.buffer[self.end..])?;
+        let got = loop {
+            match self.stream.read(&mut self.buffer[self.end..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.end += got;
         Ok(got > 0)
     }

@@ -118,21 +118,10 @@ impl Attacher {
         })
     }
 
-    /// Wants one more capture point, and tries to attach it. Returns its number.
+    /// Wants one more capture point, and tries to attach it. Does not look for older flows yet.
     ///
     /// # Errors
-    /// When all [`MAX_CAPTURE_POINTS`] are in use. That it could not be attached is no error; see
-    /// [`Self::points`].
-    pub(super) fn add(&mut self, point: &CapturePoint) -> Result<u32, CaptureError> {
-        let is_interface = matches!(point, CapturePoint::Interface { .. });
-        let number = self.add_unselected(point)?;
-        if is_interface {
-            self.adopt();
-        }
-        Ok(number)
-    }
-
-    /// [`Self::add`], which does not look for older flows yet.
+    /// When all [`MAX_CAPTURE_POINTS`] are in use. That it could not be attached is no error; see [`Self::points`].
     fn add_unselected(&mut self, point: &CapturePoint) -> Result<u32, CaptureError> {
         let limit = MAX_CAPTURE_POINTS;
         let number = self.free_number(&BTreeMap::new()).ok_or(CaptureError::TooManyPoints { limit })?;

@@ -8,8 +8,9 @@ use super::error::CaptureError;
 use super::netlink::{Rtnetlink, interface_index};
 use super::netns;
 use super::place;
+use super::place::{open_cgroup, open_namespace};
 use crate::config::CapturePoint;
-use std::fs::{self, File};
+use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,8 @@ fn by_address(
 fn by_process(cgroup: &Path) -> Option<PathBuf> {
     // The path comes from the parser: nothing else is read by it.
     place::open_cgroup(cgroup).ok()?;
+    // The path is the parser's: nothing but a cgroup is looked into.
+    open_cgroup(cgroup).ok()?;
     let mut pids = Vec::new();
     collect_processes(cgroup, MAX_DEPTH, &mut pids);
     pids.iter().map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net"))).find(|path| is_foreign(path))
@@ -83,7 +86,7 @@ fn by_process(cgroup: &Path) -> Option<PathBuf> {
 fn is_foreign(path: &Path) -> bool {
     let id = |file: fs::Metadata| (file.dev(), file.ino());
     let own = fs::metadata("/proc/thread-self/ns/net").map(id);
-    match (File::open(path).and_then(|file| file.metadata()).map(id), own) {
+    match (open_namespace(path).and_then(|file| file.metadata()).map(id), own) {
         (Ok(there), Ok(own)) => there != own,
         // Opening it again says why it can't be opened.
         (Err(error), _) => error.kind() == std::io::ErrorKind::PermissionDenied,

@@ -190,8 +190,9 @@ fn what_is_below_a_cgroup_is_told_as_its_own_and_not_attached_beside_it() {
     let mut capture = opened(&without_points(), Attachment::Cgroup);
     let pod = added(&mut capture, pods.point(0));
     added(&mut capture, pods.point(1));
-    let refused =
-        [container.clone(), pods.paths[0].join("."), pods.paths[0].parent().expect("above").to_owned()];
+    let above = pods.paths[0].parent().expect("above").to_owned();
+    // A final "." would make it the same path to Rust, and so the same point.
+    let refused = [container.clone(), pods.paths[0].join("../pod0"), above];
     for path in refused {
         let number = add(&mut capture, CapturePoint::Cgroup { path });
         let state = state_of(&capture, number);

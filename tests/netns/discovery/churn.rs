@@ -5,11 +5,11 @@ use std::time::Instant;
 use mirror_tests::daemon::{attach_times_ms, percentile};
 use mirror_tests::privilege::root_or_skip;
 
-use super::{BY_CGROUP, NAMESPACE, Node, gateway_pod, name, wait_for_as_few, wait_for_metric, wait_for_pods};
+use super::{BY_CGROUP, NAMESPACE, Node, name, wait_for_as_few, wait_for_metric, wait_for_pods};
 
 /// Pods in all, and how many of them are there at once.
 const PODS: usize = 200;
-const AT_ONCE: usize = 12;
+const AT_ONCE: usize = 40;
 
 #[test]
 fn two_hundred_pods_leave_nothing_behind() {
@@ -22,7 +22,7 @@ fn two_hundred_pods_leave_nothing_behind() {
     // The first ones, so that all is there that a daemon keeps.
     wave(&node, &daemon, 0..AT_ONCE);
     wait_for_as_few(&daemon, &before);
-    let fds = fds(&daemon);
+    let (programs, fds) = (daemon.held_objects().unwrap().programs, fds(&daemon));
     let begun = Instant::now();
     let mut done = AT_ONCE;
     while done < PODS + AT_ONCE {
@@ -32,7 +32,7 @@ fn two_hundred_pods_leave_nothing_behind() {
     }
     let per_minute = PODS as f64 / begun.elapsed().as_secs_f64() * 60.0;
     wait_for_as_few(&daemon, &before);
-    assert_eq!(daemon.held_objects().unwrap().programs.len(), before.programs.len());
+    assert_eq!(daemon.held_objects().unwrap().programs, programs);
     wait_for_metric(&daemon, "process_open_fds", &[], fds);
     let took = attach_times_ms(&daemon.output());
     assert_eq!(took.len(), done);
@@ -48,10 +48,10 @@ fn wave(node: &Node, daemon: &mirror_tests::daemon::Daemon, numbers: std::ops::R
         .map(|number| {
             // In both orders.
             if number % 2 == 0 {
-                node.api.apply("pods", gateway_pod(number));
+                node.api.apply("pods", node.pod(number));
             }
             let cgroup = node.cgroup(number);
-            node.api.apply("pods", gateway_pod(number));
+            node.api.apply("pods", node.pod(number));
             cgroup
         })
         .collect();
@@ -68,5 +68,5 @@ fn wave(node: &Node, daemon: &mirror_tests::daemon::Daemon, numbers: std::ops::R
 }
 
 fn fds(daemon: &mirror_tests::daemon::Daemon) -> f64 {
-    daemon.metrics().unwrap().sum("process_open_fds", &[])
+    super::metric(daemon, "process_open_fds", &[])
 }

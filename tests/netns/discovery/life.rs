@@ -7,10 +7,7 @@ use mirror_tests::privilege::root_or_skip;
 use mirror_tests::wait;
 use serde_json::json;
 
-use super::{
-    BY_CGROUP, LIMIT, NAMESPACE, Node, gateway_pod, name, pods, wait_for_as_few, wait_for_metric,
-    wait_for_pods,
-};
+use super::{BY_CGROUP, LIMIT, NAMESPACE, Node, name, wait_for_as_few, wait_for_metric, wait_for_pods};
 use crate::faithful::rig::GATEWAY_PORT;
 
 #[test]
@@ -22,28 +19,27 @@ fn pod_is_captured_from_its_cgroup_on_until_that_vanishes() {
     // There is no pod at all when the daemon starts.
     let daemon = node.daemon(BY_CGROUP);
     let before = daemon.held_objects().unwrap();
-    node.api.apply("pods", gateway_pod(1));
+    node.api.apply("pods", node.pod(1));
     wait_for_pods(&daemon, "waiting", 1);
     let cgroup = node.cgroup(1);
     wait_for_pods(&daemon, "attached", 1);
     let gateway = node.gateway(&cgroup, GATEWAY_PORT);
     node.mirrors(&daemon, "/not-yet-ready");
-    node.api.apply("pods", ready(gateway_pod(1), &Role::Gateway.v4().to_string()));
+    node.api.apply("pods", ready(node.pod(1), &Role::Gateway.v4().to_string()));
     node.mirrors(&daemon, "/ready");
 
-    let mut terminating = ready(gateway_pod(1), &Role::Gateway.v4().to_string());
+    let mut terminating = ready(node.pod(1), &Role::Gateway.v4().to_string());
     terminating["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     node.api.apply("pods", terminating);
     node.mirrors(&daemon, "/terminating");
     node.api.delete("pods", NAMESPACE, &name(1));
     node.mirrors(&daemon, "/deleted");
-    assert_eq!(pods(&daemon, "attached"), 1.0);
+    wait_for_pods(&daemon, "attached", 1);
 
     drop((gateway, cgroup));
     wait_for_pods(&daemon, "attached", 0);
     wait_for_as_few(&daemon, &before);
-    let took = daemon.metrics().unwrap().sum("mirror_pod_attach_seconds_count", &[]);
-    assert_eq!(took, 1.0);
+    wait_for_metric(&daemon, "mirror_pod_attach_seconds_count", &[], 1.0);
 }
 
 #[test]
@@ -52,7 +48,7 @@ fn only_pods_of_this_node_that_are_chosen_are_captured() {
         return;
     }
     let node = Node::new();
-    let mut others = [gateway_pod(1), gateway_pod(2), gateway_pod(3)];
+    let mut others = [node.pod(1), node.pod(2), node.pod(3)];
     others[0]["spec"]["nodeName"] = json!("node-2");
     others[1]["metadata"]["labels"]["app"] = json!("backend");
     others[2]["metadata"]["namespace"] = json!("elsewhere");
@@ -61,7 +57,7 @@ fn only_pods_of_this_node_that_are_chosen_are_captured() {
     }
     let cgroups: Vec<_> = (1..=4).map(|number| node.cgroup(number)).collect();
     let daemon = node.daemon(BY_CGROUP);
-    node.api.apply("pods", gateway_pod(4));
+    node.api.apply("pods", node.pod(4));
     wait_for_pods(&daemon, "attached", 1);
     let attached: Vec<bool> =
         cgroups.iter().map(|cgroup| !bpf::attached_to_cgroup(cgroup.path()).unwrap().is_empty()).collect();
@@ -81,7 +77,7 @@ fn capture_goes_on_while_the_api_server_is_away_and_the_watch_resumes() {
         return;
     }
     let mut node = Node::new();
-    node.api.apply("pods", gateway_pod(1));
+    node.api.apply("pods", node.pod(1));
     let cgroup = node.cgroup(1);
     let _gateway = node.gateway(&cgroup, GATEWAY_PORT);
     let daemon = node.daemon(BY_CGROUP);
@@ -93,7 +89,7 @@ fn capture_goes_on_while_the_api_server_is_away_and_the_watch_resumes() {
     wait_for_metric(&daemon, "mirror_pod_watch", &state("unreachable"), 1.0);
     node.mirrors(&daemon, "/away");
     // What happened meanwhile is told by the list that follows, for the server has forgotten the changes.
-    node.api.apply("pods", gateway_pod(2));
+    node.api.apply("pods", node.pod(2));
     node.api.compact();
     let second = node.cgroup(2);
     node.api.start_again().unwrap();
@@ -112,7 +108,7 @@ fn capture_goes_on_while_the_api_server_is_away_and_the_watch_resumes() {
     wait_for_metric(&daemon, "mirror_pod_watch", &state("synchronised"), 1.0);
     node.mirrors(&daemon, "/allowed");
     wait_for_pods(&daemon, "waiting", 0);
-    assert!(daemon.metrics().unwrap().sum("mirror_pod_watch_failures_total", &[]) >= 2.0);
+    assert!(super::metric(&daemon, "mirror_pod_watch_failures_total", &[]) >= 2.0);
     assert_eq!(daemon.output().matches("refuses to tell").count(), 1, "{}", daemon.output());
 }
 
@@ -122,9 +118,9 @@ fn change_of_the_selection_is_taken_while_it_runs() {
         return;
     }
     let node = Node::new();
-    let mut other = gateway_pod(2);
+    let mut other = node.pod(2);
     other["metadata"]["labels"]["app"] = json!("other");
-    node.api.apply("pods", gateway_pod(1));
+    node.api.apply("pods", node.pod(1));
     node.api.apply("pods", other);
     let cgroups = [node.cgroup(1), node.cgroup(2)];
     let is_attached =

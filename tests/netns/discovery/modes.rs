@@ -7,7 +7,7 @@ use mirror_tests::process::Launch;
 use mirror_tests::{bpf, wait};
 use serde_json::json;
 
-use super::{BY_CGROUP, LIMIT, Node, gateway_pod, wait_for_metric, wait_for_pods};
+use super::{BY_CGROUP, LIMIT, Node, wait_for_metric, wait_for_pods};
 use crate::faithful::rig::{GATEWAY_PORT, all_to};
 
 const BY_INTERFACE: &str = "ports = [8080]\n\
@@ -36,7 +36,7 @@ fn interface_of_a_pod_is_found_by_its_address() {
         node.world.production.address(),
     );
     let _gateway = mirror_tests::nginx::Nginx::start(&node.world.lab.gateway, &config).unwrap();
-    node.api.apply("pods", gateway_pod(1));
+    node.api.apply("pods", node.pod(1));
     let daemon = node.daemon(BY_INTERFACE);
     wait_for_pods(&daemon, "failed", 1);
     assert!(
@@ -44,7 +44,7 @@ fn interface_of_a_pod_is_found_by_its_address() {
         "{}",
         daemon.output()
     );
-    node.api.apply("pods", ready(gateway_pod(1), &address));
+    node.api.apply("pods", ready(node.pod(1), &address));
     wait_for_pods(&daemon, "attached", 1);
     node.mirrors(&daemon, "/by-address");
     assert!(!bpf::attached_in(&node.world.lab.gateway).unwrap().is_empty());
@@ -59,13 +59,13 @@ fn interface_of_a_pod_is_found_by_its_process_before_it_has_an_address() {
     let node = Node::new();
     let cgroup = node.cgroup(1);
     let gateway = node.gateway(&cgroup, GATEWAY_PORT);
-    node.api.apply("pods", gateway_pod(1));
+    node.api.apply("pods", node.pod(1));
     let daemon = node.daemon(BY_INTERFACE);
     wait_for_pods(&daemon, "attached", 1);
     node.mirrors(&daemon, "/by-process");
     // Its address, told later, changes nothing.
     let links = daemon.held_objects().unwrap().links;
-    node.api.apply("pods", ready(gateway_pod(1), "fd77:d15c::ffff"));
+    node.api.apply("pods", ready(node.pod(1), "fd77:d15c::ffff"));
     node.mirrors(&daemon, "/by-process-still");
     assert_eq!(daemon.held_objects().unwrap().links, links);
     drop((gateway, cgroup));
@@ -82,7 +82,7 @@ fn host_network_pod_is_captured_by_its_cgroup_whatever_was_asked() {
     let node = Node::new();
     let cgroup = node.cgroup(1);
     let _gateway = node.gateway(&cgroup, GATEWAY_PORT);
-    let mut host = gateway_pod(1);
+    let mut host = node.pod(1);
     host["spec"]["hostNetwork"] = json!(true);
     node.api.apply("pods", host);
     let daemon = node.daemon(BY_INTERFACE);
@@ -98,9 +98,9 @@ fn static_pod_is_known_by_the_hash_of_its_file() {
         return;
     }
     let node = Node::new();
-    let hash = format!("{:032x}", std::process::id());
+    let hash = format!("{:016x}{:016x}", std::process::id(), node.serial);
     let pod = node.tree.below(&format!("kubepods/burstable/pod{hash}")).unwrap();
-    let mut mirror = gateway_pod(1);
+    let mut mirror = node.pod(1);
     mirror["metadata"]["annotations"] = json!({ "kubernetes.io/config.mirror": hash });
     node.api.apply("pods", mirror);
     let daemon = node.daemon(BY_CGROUP);
@@ -117,9 +117,9 @@ fn rule_of_a_gateway_holds_at_its_own_pods_only() {
     let cgroups = [node.cgroup(1), node.cgroup(2)];
     let ports = [8080, 8081];
     let _gateways = [node.gateway(&cgroups[0], ports[0]), node.gateway(&cgroups[1], ports[1])];
-    let mut second = gateway_pod(2);
+    let mut second = node.pod(2);
     second["metadata"]["labels"]["app"] = json!("second");
-    node.api.apply("pods", gateway_pod(1));
+    node.api.apply("pods", node.pod(1));
     node.api.apply("pods", second);
     let bound = |name: &str, app: &str| {
         format!(
@@ -149,16 +149,13 @@ fn ready_pod_without_traffic_is_told_until_it_has_some() {
     let cgroup = node.cgroup(1);
     let _gateway = node.gateway(&cgroup, GATEWAY_PORT);
     let daemon = node.daemon(&format!("{BY_CGROUP}\npod_silent_after = \"1s\""));
-    node.api.apply("pods", ready(gateway_pod(1), &Role::Gateway.v4().to_string()));
+    node.api.apply("pods", ready(node.pod(1), &Role::Gateway.v4().to_string()));
     wait_for_pods(&daemon, "attached", 1);
     wait_for_metric(&daemon, "mirror_points_silent", &[], 1.0);
     assert!(daemon.output().contains("has had no traffic that is captured"), "{}", daemon.output());
     wait::until_true("its Event is posted", LIMIT, || !node.api.posted().is_empty()).unwrap();
     let event = node.api.posted().remove(0);
-    assert_eq!(
-        (&event["reason"], &event["involvedObject"]["name"]),
-        (&json!("NoTrafficSeen"), &json!("gw-1"))
-    );
+    assert_eq!((&event["reason"], &event["regarding"]["name"]), (&json!("NoTrafficSeen"), &json!("gw-1")));
     node.mirrors(&daemon, "/at-last");
     wait_for_metric(&daemon, "mirror_points_silent", &[], 0.0);
 }

@@ -47,7 +47,7 @@ impl Held {
     }
 
     /// Whether it need not be attached anew for this mode; one that is not attached at all waits for
-    /// [`Attacher::check`].
+    /// `Attacher::check`.
     pub(super) fn is_attached_as(&self, mode: TcMode) -> bool {
         match &self.links {
             Ok(Links::Interface(links)) => links.is_attached_as(mode),

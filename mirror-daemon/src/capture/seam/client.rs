@@ -205,27 +205,6 @@ impl AttacherClient {
         log_failure(self.order(&Call::Abandon { trial: trial.number }));
     }
 
-    /// Wants one more capture point, and tries to attach it. Returns its number.
-    ///
-    /// # Errors
-    /// When all [`mirror_common::MAX_CAPTURE_POINTS`] are in use. That it could not be attached is no error; see
-    /// [`Self::points`].
-    pub fn add(&mut self, point: CapturePoint) -> Result<u32, CaptureError> {
-        match self.call(&Call::Add(point))?.0 {
-            Reply::Added { number, points } => {
-                self.take(points);
-                Ok(number)
-            }
-            Reply::Failed(words) => Err(CaptureError::Attacher { words }),
-            _ => Err(misunderstood()),
-        }
-    }
-
-    /// Detaches a capture point and forgets it.
-    pub fn remove(&mut self, number: u32) {
-        log_failure(self.order(&Call::Remove { number }));
-    }
-
     /// Tries again what could not be attached, and attaches anew where an interface was replaced by another of
     /// the same name. The attacher logs a point that is lost, and one that is back, once. To be called every few
     /// seconds.
@@ -248,14 +227,10 @@ impl AttacherClient {
     fn order(&mut self, call: &Call) -> Result<(), CaptureError> {
         let (Reply::Done { points, fault }, _) = self.call(call)? else { return Err(misunderstood()) };
         if let Some(points) = points {
-            self.take(points);
+            self.numbers.replace(points.iter());
+            self.points = points;
         }
         fault.map_or(Ok(()), |words| Err(CaptureError::Attacher { words }))
-    }
-
-    fn take(&mut self, points: Vec<PointStatus>) {
-        self.numbers.replace(points.iter());
-        self.points = points;
     }
 
     fn call(&mut self, call: &Call) -> Result<(Reply, Vec<OwnedFd>), CaptureError> {

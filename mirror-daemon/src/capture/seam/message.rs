@@ -51,13 +51,6 @@ pub(super) enum Call {
         /// As in [`Reply::Tried`].
         trial: u32,
     },
-    /// As `Attacher::add`.
-    Add(CapturePoint),
-    /// As `Attacher::remove`.
-    Remove {
-        /// The point's.
-        number: u32,
-    },
     /// As `Attacher::check`.
     Check,
     /// Detaches everything. The last of all.
@@ -85,14 +78,7 @@ pub(super) enum Reply {
         /// As `Trial::failures`.
         failures: Vec<(CapturePoint, String)>,
     },
-    /// To `Add`.
-    Added {
-        /// Its number.
-        number: u32,
-        /// All points.
-        points: Vec<PointStatus>,
-    },
-    /// To `Commit`, `Abandon`, `Remove`, `Check` and `Close`.
+    /// To `Commit`, `Abandon`, `Check` and `Close`.
     Done {
         /// All of them, where one is not as it was last told.
         points: Option<Vec<PointStatus>>,

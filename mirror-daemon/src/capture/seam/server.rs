@@ -6,7 +6,7 @@ use super::desk::{Desk, Purpose};
 use super::message::{Call, Reply, cut, words_of};
 use super::socket::{CallSocket, line};
 use super::violation::Violation;
-use crate::config::{CaptureConfig, CapturePoint};
+use crate::config::CaptureConfig;
 use rustix::fd::AsFd;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -149,7 +149,10 @@ impl Opened {
     fn obey(&mut self, call: Call, terms: &Terms) -> Result<Reply, Violation> {
         match call {
             Call::TryOut(wanted) => {
-                self.admit(terms)?;
+                if let (false, Some(admit)) = (self.is_admitted, &terms.admit) {
+                    admit().map_err(io::Error::other)?;
+                    self.is_admitted = true;
+                }
                 self.abandon();
                 Ok(self.try_out(&wanted.into()))
             }
@@ -163,37 +166,11 @@ impl Opened {
                 self.attacher.abandon(trial);
                 Ok(self.done(None))
             }
-            Call::Add(point) => {
-                self.admit(terms)?;
-                Ok(self.add(&point))
-            }
-            Call::Remove { number } => {
-                self.attacher.remove(number);
-                Ok(self.done(None))
-            }
             Call::Check => {
                 self.attacher.check();
                 Ok(self.done(None))
             }
             Call::Hello | Call::Open { .. } | Call::Close => Err(Violation::OutOfTurn),
-        }
-    }
-
-    fn admit(&mut self, terms: &Terms) -> Result<(), Violation> {
-        if let (false, Some(admit)) = (self.is_admitted, &terms.admit) {
-            admit().map_err(io::Error::other)?;
-            self.is_admitted = true;
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, point: &CapturePoint) -> Reply {
-        match self.attacher.add(point) {
-            Ok(number) => {
-                self.told = self.points();
-                Reply::Added { number, points: self.told.clone() }
-            }
-            Err(error) => Reply::Failed(words_of(&error)),
         }
     }
 
@@ -225,20 +202,14 @@ impl Opened {
         }
     }
 
-    /// With their errors cut to what fits into a reply.
-    fn points(&self) -> Vec<PointStatus> {
+    /// Tells the points where they are not as they were told last.
+    fn done(&mut self, fault: Option<String>) -> Reply {
         let mut points = self.attacher.points();
         for point in &mut points {
             if let PointState::Failed(why) = &mut point.state {
                 *why = cut(std::mem::take(why));
             }
         }
-        points
-    }
-
-    /// Tells the points where they are not as they were told last.
-    fn done(&mut self, fault: Option<String>) -> Reply {
-        let points = self.points();
         if points == self.told {
             return Reply::Done { points: None, fault };
         }

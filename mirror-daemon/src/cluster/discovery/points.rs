@@ -74,7 +74,7 @@ pub struct PodCounts {
     pub attached: u64,
     /// They can't be attached; it is tried again.
     pub failed: u64,
-    /// Beyond [`MAX_PODS`].
+    /// Beyond `MAX_PODS`.
     pub left_out: u64,
 }
 

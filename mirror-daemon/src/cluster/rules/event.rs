@@ -6,6 +6,7 @@
 
 use super::Shared;
 use crate::cluster::api::{self, Fault};
+use crate::cluster::event::{self, GROUP};
 use crate::kube::{Finding, Kind, ObjectRef, Reason, Subject};
 use crate::telemetry::logging::Throttle;
 use ::kube::Client;
@@ -14,7 +15,7 @@ use siphasher::sip::SipHasher13;
 use std::collections::HashMap;
 use std::hash::Hasher;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -28,7 +29,6 @@ const MAX_OWN: usize = 1_000;
 const MAX_NOTE_CHARS: usize = 250;
 /// Longest part of an Event's name that is the object's own.
 const MAX_NAME_BYTES: usize = 200;
-const CONTROLLER: &str = "mirror-daemon";
 
 /// What can become of an Event.
 pub(super) const OUTCOMES: [&str; 5] = ["created", "refreshed", "exists", "forbidden", "failed"];
@@ -142,8 +142,6 @@ fn complain(fault: &Fault) {
     }
 }
 
-const GROUP: &str = "events.k8s.io";
-
 /// An Event about an object.
 struct Event<'a> {
     name: String,
@@ -173,7 +171,7 @@ impl<'a> Event<'a> {
     }
 
     fn uri(&self) -> String {
-        format!("/apis/{GROUP}/v1/namespaces/{}/events", self.object.namespace)
+        event::uri(&self.object.namespace)
     }
 
     fn own_uri(&self) -> String {
@@ -185,29 +183,22 @@ impl<'a> Event<'a> {
         let Finding { path, reason, message, .. } = &self.wanted.finding;
         let whole = if path.is_empty() { message.clone() } else { format!("{path}: {message}") };
         let note: String = whole.chars().filter(|found| !found.is_control()).take(MAX_NOTE_CHARS).collect();
-        json!({
-            "apiVersion": format!("{GROUP}/v1"),
-            "kind": "Event",
-            "metadata": { "name": self.name, "namespace": namespace },
-            "eventTime": now(),
-            "type": if *reason == Reason::AlreadyMirrored { "Normal" } else { "Warning" },
-            "reason": reason.label(),
-            "action": "Mirroring",
-            "note": note,
-            "regarding": {
-                "apiVersion": api_version(*kind),
-                "kind": kind.name(),
-                "namespace": namespace,
-                "name": name,
-                "uid": self.wanted.uid,
-            },
-            "reportingController": CONTROLLER,
-            "reportingInstance": instance(),
-        })
+        let regarding = json!({
+            "apiVersion": api_version(*kind),
+            "kind": kind.name(),
+            "namespace": namespace,
+            "name": name,
+            "uid": self.wanted.uid,
+        });
+        let mut event = event::about(&self.name, regarding);
+        event["type"] = json!(if *reason == Reason::AlreadyMirrored { "Normal" } else { "Warning" });
+        event["reason"] = json!(reason.label());
+        event["note"] = json!(note);
+        event
     }
 
     fn series(&self, count: u32) -> Value {
-        json!({ "series": { "count": count, "lastObservedTime": now() } })
+        json!({ "series": { "count": count, "lastObservedTime": event::now() } })
     }
 }
 
@@ -217,20 +208,6 @@ fn api_version(kind: Kind) -> String {
         "" => version.to_owned(),
         group => format!("{group}/{version}"),
     }
-}
-
-/// The time, as Events have it.
-fn now() -> String {
-    humantime::format_rfc3339_micros(SystemTime::now()).to_string()
-}
-
-/// This node, as far as the daemon knows.
-fn instance() -> String {
-    const MAX_INSTANCE_BYTES: usize = 128;
-    let node = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
-    let node = node.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
-    let name = format!("{CONTROLLER}-{node}");
-    name.get(..MAX_INSTANCE_BYTES).unwrap_or(&name).to_owned()
 }
 
 #[cfg(test)]

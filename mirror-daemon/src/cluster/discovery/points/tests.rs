@@ -44,7 +44,7 @@ impl World {
     }
 
     fn pass(&mut self, milliseconds: u64) {
-        self.now += Duration::from_millis(milliseconds);
+        self.now = later(self.now, Duration::from_millis(milliseconds));
     }
 
     fn attach_all(&mut self) {
@@ -110,7 +110,7 @@ fn changes_are_told_together_and_not_too_often() {
     let told_at = world.now;
     world.points.handle_vanished(world.now, &cgroup(1));
     assert_eq!(world.points.next_timeout(), Some(told_at + MIN_INTERVAL));
-    world.pass(MIN_INTERVAL.as_millis() as u64 - 1);
+    world.pass(u64::try_from(MIN_INTERVAL.as_millis()).unwrap() - 1);
     assert_eq!(world.points.poll_change(world.now), None);
     world.pass(1);
     assert_eq!(named(&world.points.poll_change(world.now).unwrap()), ["ns/gw-0", "ns/gw-2"]);
@@ -361,7 +361,7 @@ proptest! {
         points.handle_selection(now, selection(SELECTION));
         for step in &steps {
             if let Step::Pass(milliseconds) = step {
-                now += Duration::from_millis(*milliseconds);
+                now = later(now, Duration::from_millis(*milliseconds));
             }
             oracle.handle(step);
             give(&mut points, now, &oracle, step);
@@ -376,7 +376,7 @@ proptest! {
             // What is wanted and was not told yet has a time when it will be.
             prop_assert!(told == wanted || points.next_timeout().is_some());
         }
-        now += MIN_INTERVAL + COALESCE;
+        now = later(later(now, MIN_INTERVAL), COALESCE);
         told = points.poll_change(now).unwrap_or(told);
         prop_assert_eq!(told, points.wanted_now());
         let counts = points.counts();
