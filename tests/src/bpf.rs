@@ -31,7 +31,12 @@ pub struct HeldObjects {
     pub links: BTreeSet<u64>,
     /// Map ids.
     pub maps: BTreeSet<u64>,
+    /// Those of `maps` that hold programs, which are not to be opened: see [`ids`].
+    maps_of_programs: BTreeSet<u64>,
 }
+
+/// `BPF_MAP_TYPE_PROG_ARRAY` of `enum bpf_map_type`.
+const PROG_ARRAY: u64 = 3;
 
 /// What process `pid` has open.
 ///
@@ -48,6 +53,9 @@ pub fn held_by(pid: u32) -> Result<HeldObjects> {
             held.links.insert(link);
         } else if let Some(map) = number("map_id:") {
             held.maps.insert(map);
+            if number("map_type:") == Some(PROG_ARRAY) {
+                held.maps_of_programs.insert(map);
+            }
         } else if let Some(program) = number("prog_id:") {
             held.programs.insert(program);
         }
@@ -108,9 +116,9 @@ pub fn runs_of(programs: &BTreeSet<u64>) -> Result<Vec<ProgramRuns>> {
 /// # Errors
 /// When none of these maps is the programs' map of reasons.
 pub fn kernel_counters(held: &HeldObjects) -> Result<KernelCounters> {
-    let reasons: PerCpuArray<MapData, u64> = map_named(held, "REASONS")?.try_into()?;
+    let reasons: PerCpuArray<MapData, u64> = per_cpu_array(held, "REASONS")?.try_into()?;
     let mut sum = KernelCounters::default();
-    if let Ok(counters) = map_named(held, "COUNTERS") {
+    if let Ok(counters) = per_cpu_array(held, "COUNTERS") {
         let counters: PerCpuArray<MapData, KernelCounters> = counters.try_into()?;
         for of_one_cpu in counters.get(&0, 0)?.iter() {
             sum.add(of_one_cpu);
@@ -132,6 +140,7 @@ pub fn still_loaded(held: &HeldObjects) -> HeldObjects {
         programs: kept(&held.programs, programs),
         links: held.links.iter().copied().filter(|id| is_link_loaded(*id)).collect(),
         maps: held.maps.iter().copied().filter(|id| ids::is_map_loaded(*id)).collect(),
+        ..HeldObjects::default()
     }
 }
 
@@ -151,6 +160,22 @@ fn kept(held: &BTreeSet<u64>, loaded: impl Iterator<Item = u32>) -> BTreeSet<u64
 }
 
 impl HeldObjects {
+    /// Adds what another process holds.
+    pub fn extend(&mut self, other: Self) {
+        self.programs.extend(other.programs);
+        self.links.extend(other.links);
+        self.maps.extend(other.maps);
+        self.maps_of_programs.extend(other.maps_of_programs);
+    }
+
+    /// The map of this name; the first, where there are several.
+    #[must_use]
+    pub fn map_named(&self, name: &str) -> Option<MapData> {
+        let open = |id: &u64| MapData::from_id(u32::try_from(*id).ok()?).ok();
+        let is_named = |map: &MapData| map.info().is_ok_and(|info| info.name_as_str() == Some(name));
+        self.maps.difference(&self.maps_of_programs).filter_map(open).find(is_named)
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -158,11 +183,8 @@ impl HeldObjects {
     }
 }
 
-fn map_named(held: &HeldObjects, name: &str) -> Result<Map> {
-    let open = |id: &u64| MapData::from_id(u32::try_from(*id).ok()?).ok();
-    let is_named = |map: &MapData| map.info().is_ok_and(|info| info.name_as_str() == Some(name));
-    let found = held.maps.iter().filter_map(open).find(is_named);
-    found.map(Map::PerCpuArray).with_context(|| format!("no map {name}"))
+fn per_cpu_array(held: &HeldObjects, name: &str) -> Result<Map> {
+    held.map_named(name).map(Map::PerCpuArray).with_context(|| format!("no map {name}"))
 }
 
 /// Every program attached to an interface of `netns`, by TCX link, clsact filter or XDP: one line each.

@@ -207,10 +207,7 @@ impl Daemon {
     /// When it is gone.
     pub fn held_objects(&self) -> Result<HeldObjects> {
         let mut held = bpf::held_by(self.pid())?;
-        let of_parser = bpf::held_by(self.parser_pid()?)?;
-        held.maps.extend(of_parser.maps);
-        held.programs.extend(of_parser.programs);
-        held.links.extend(of_parser.links);
+        held.extend(bpf::held_by(self.parser_pid()?)?);
         Ok(held)
     }
 

@@ -19,18 +19,40 @@ pub(super) fn now() -> String {
     humantime::format_rfc3339_micros(SystemTime::now()).to_string()
 }
 
-/// An Event of this name about the object that `regarding` refers to, without what it says: `type`, `reason`, `note`.
-pub(super) fn about(name: &str, regarding: Value) -> Value {
-    json!({
-        "apiVersion": format!("{GROUP}/v1"),
-        "kind": "Event",
-        "metadata": { "name": name, "namespace": regarding["namespace"] },
-        "eventTime": now(),
-        "action": "Mirroring",
-        "regarding": regarding,
-        "reportingController": CONTROLLER,
-        "reportingInstance": instance(),
-    })
+/// What one Event says.
+#[derive(Debug)]
+pub(super) struct Event<'a> {
+    /// Its own name: a DNS subdomain.
+    pub(super) name: &'a str,
+    /// Where the object is, and so the Event.
+    pub(super) namespace: &'a str,
+    /// Refers to the object.
+    pub(super) regarding: Value,
+    /// Something is wrong.
+    pub(super) is_warning: bool,
+    /// One word for programs.
+    pub(super) reason: &'a str,
+    /// One line for people.
+    pub(super) note: &'a str,
+}
+
+impl Event<'_> {
+    /// As the API server takes it, as of now.
+    pub(super) fn body(&self) -> Value {
+        json!({
+            "apiVersion": format!("{GROUP}/v1"),
+            "kind": "Event",
+            "metadata": { "name": self.name, "namespace": self.namespace },
+            "eventTime": now(),
+            "action": "Mirroring",
+            "type": if self.is_warning { "Warning" } else { "Normal" },
+            "reason": self.reason,
+            "note": self.note,
+            "regarding": self.regarding,
+            "reportingController": CONTROLLER,
+            "reportingInstance": instance(),
+        })
+    }
 }
 
 /// This node, as far as the daemon knows.

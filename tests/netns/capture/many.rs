@@ -373,11 +373,10 @@ fn holds() -> (bpf::HeldObjects, usize) {
 
 /// The cgroups that the kernel keeps a number for.
 fn cgroups_with_storage(held: &bpf::HeldObjects) -> usize {
-    let maps = held.maps.iter().filter_map(|id| MapData::from_id(*id as u32).ok());
-    let map = maps
-        .filter(|map| map.info().is_ok_and(|info| info.name_as_str() == Some("CGROUPS")))
-        .map(|map| HashMap::<MapData, u64, u32>::try_from(Map::HashMap(map)).expect("its key and value"));
-    map.map(|map| map.keys().count()).sum()
+    let map = held.map_named("CGROUPS").map(Map::HashMap);
+    map.map_or(0, |map| {
+        HashMap::<MapData, u64, u32>::try_from(map).expect("its key and value").keys().count()
+    })
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::pod::Pod;
 use crate::cluster::api::{self, Fault};
-use crate::cluster::event;
+use crate::cluster::event::{self, Event};
 use kube::Client;
 use serde_json::{Value, json};
 use siphasher::sip::SipHasher13;
@@ -27,14 +27,16 @@ fn no_traffic(pod: &Pod, after: Duration) -> Value {
         "name": pod.name,
         "uid": pod.uid,
     });
-    let mut event = event::about(&format!("{front}.{:016x}", hash.finish()), regarding);
-    event["type"] = json!("Warning");
-    event["reason"] = json!(REASON);
-    event["note"] = json!(format!(
-        "Ready for {} s, and mirror-daemon has seen no traffic on the captured ports",
-        after.as_secs()
-    ));
-    event
+    let seconds = after.as_secs();
+    let told = Event {
+        name: &format!("{front}.{:016x}", hash.finish()),
+        namespace: &pod.namespace,
+        regarding,
+        is_warning: true,
+        reason: REASON,
+        note: &format!("Ready for {seconds} s, and mirror-daemon has seen no traffic on the captured ports"),
+    };
+    told.body()
 }
 
 /// Posts it. That it is there already is as well, and that it can't be is no more than a line in the log: the log and

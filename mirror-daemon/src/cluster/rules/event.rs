@@ -190,11 +190,15 @@ impl<'a> Event<'a> {
             "name": name,
             "uid": self.wanted.uid,
         });
-        let mut event = event::about(&self.name, regarding);
-        event["type"] = json!(if *reason == Reason::AlreadyMirrored { "Normal" } else { "Warning" });
-        event["reason"] = json!(reason.label());
-        event["note"] = json!(note);
-        event
+        let told = event::Event {
+            name: &self.name,
+            namespace,
+            regarding,
+            is_warning: *reason != Reason::AlreadyMirrored,
+            reason: reason.label(),
+            note: &note,
+        };
+        told.body()
     }
 
     fn series(&self, count: u32) -> Value {
