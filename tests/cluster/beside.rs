@@ -1,59 +1,112 @@
-//! The daemon's mirroring beside that of the gateway itself: the same rule, the same requests, both shadows compared.
+//! The daemon's mirroring beside that of the gateway itself: the same rules, the same requests, both shadows compared.
 
 mod compare;
 mod kinds;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use mirror_tests::client;
 use mirror_tests::kube::Cluster;
+use mirror_tests::netns::Netns;
 use mirror_tests::server::{LogMode, TestApp};
-use serde_json::json;
 
+use crate::daemon;
 use crate::gateway::{Gateway, Kind};
 use compare::{Copies, Differences};
-use kinds::KINDS;
+use kinds::{Errand, KINDS};
 
 /// Requests of every kind, for each of both.
 const REQUESTS: u64 = 1000;
 
-const NAMESPACE: &str = "beside";
+/// Of those with a body of 1 MiB: more would take minutes.
+const LARGE_REQUESTS: u64 = 100;
+
+/// Copies at one half of [`REQUESTS`] are so many more or fewer at most: six standard deviations.
+const HALF_TOLERANCE: u64 = 95;
+
+/// How long no copy may have come before none is waited for.
+const QUIET: Duration = Duration::from_secs(3);
+
 const ENVOYS_HOST: &str = "envoy.beside.example";
 const DAEMONS_HOST: &str = "daemon.beside.example";
 
-/// What is deployed, as it is applied by `kubectl apply -k`.
-const OVERLAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/overlays/cgroup");
+/// The daemon has only the rules of a Gateway that nobody serves, at the pods of the one that Envoy Gateway does.
+const DAEMONS_CONFIG: &str = r#"
+[capture]
+ports = [8080]
+
+[admin]
+listen = "0.0.0.0:9900"
+
+[kubernetes]
+gateway_api = true
+
+[[kubernetes.gateway]]
+name = "nobodys"
+namespace = "beside"
+pods = { namespace = "envoy-gateway-system", selector = "gateway.envoyproxy.io/owning-gateway-name=production" }
+"#;
 
 #[test]
 fn copies_differ_from_envoy_gateways_own_only_as_documented() -> Result<()> {
     let test = "copies_differ_from_envoy_gateways_own_only_as_documented";
-    let Some(cluster) = Cluster::with_gateway_or_skip(test, "envoy-gateway") else { return Ok(()) };
+    let Some(cluster) = Cluster::alone_with_gateway_or_skip(test, "envoy-gateway") else { return Ok(()) };
+    let table = compare::table()?;
     let gateway = Kind::EnvoyGateway.start(&cluster)?;
     let scene = Scene::new(&cluster, &gateway)?;
     let mut found = Differences::new();
     for kind in KINDS {
-        for host in [ENVOYS_HOST, DAEMONS_HOST] {
-            kind.send(&cluster.node(1), scene.gateway, host, REQUESTS)?;
+        let begun = Instant::now();
+        let count = if kind.is_large() { LARGE_REQUESTS } else { REQUESTS };
+        let mut answered = Vec::new();
+        for (host, app) in scene.shadows() {
+            answered.push(kind.send(scene.errand(host, count), &|| app.log().summary().requests)?);
         }
-        scene.settle()?;
+        scene.settle(count)?;
         let (envoys, daemons) = (copies(&scene.envoys, kind.name), copies(&scene.daemons, kind.name));
-        compare::compare(&mut found, kind.name, REQUESTS, &envoys, &daemons);
+        let took = begun.elapsed().as_secs_f64();
+        println!("{}: {count} requests, {}, {}; {took:.1} s", kind.name, envoys.len(), daemons.len());
+        ensure!(answered[0] == answered[1], "production answered {}: {answered:?}", kind.name);
+        compare::compare(&mut found, kind.name, count, &envoys, &daemons);
+        scene.forget();
     }
-    let table = compare::table()?;
+    println!("{found:#?}");
     let (unexplained, gone) = (compare::not_in(&found, &table), compare::not_in(&table, &found));
-    assert!(unexplained.is_empty(), "not in docs/BESIDE_ENVOY_GATEWAY.md: {unexplained:#?}\n{}", scene.told()?);
+    let told = || scene.told().unwrap_or_default();
+    assert!(unexplained.is_empty(), "not in docs/BESIDE_ENVOY_GATEWAY.md: {unexplained:#?}\n{}", told());
     assert!(gone.is_empty(), "in docs/BESIDE_ENVOY_GATEWAY.md, and not found: {gone:#?}");
     Ok(())
 }
 
-/// Three apps, the routes to them, and a daemon of deploy/ in a namespace of the test's own.
+#[test]
+fn half_of_the_requests_is_half_here_and_at_envoy_gateway() -> Result<()> {
+    let test = "half_of_the_requests_is_half_here_and_at_envoy_gateway";
+    let Some(cluster) = Cluster::alone_with_gateway_or_skip(test, "envoy-gateway") else { return Ok(()) };
+    let gateway = Kind::EnvoyGateway.start(&cluster)?;
+    let scene = Scene::new(&cluster, &gateway)?;
+    for (host, _) in scene.shadows() {
+        kinds::HALF.send(scene.errand(host, REQUESTS), &|| 0)?;
+    }
+    scene.settle(REQUESTS)?;
+    let counts = scene.shadows().map(|(_, app)| app.log().summary().requests);
+    println!("copies at 50 % of {REQUESTS}: {} by Envoy, {} by the daemon", counts[0], counts[1]);
+    for count in counts {
+        assert!(count.abs_diff(REQUESTS / 2) <= HALF_TOLERANCE, "{counts:?} of {REQUESTS}");
+    }
+    Ok(())
+}
+
+/// Three apps, the routes to them, and the daemon; all of it goes at Drop.
 struct Scene<'a> {
     cluster: &'a Cluster,
+    /// It is only asked.
     _production: TestApp,
     envoys: TestApp,
     daemons: TestApp,
+    netns: Netns,
     /// The gateway's pod on the first node.
     gateway: SocketAddr,
 }
@@ -61,94 +114,90 @@ struct Scene<'a> {
 impl<'a> Scene<'a> {
     fn new(cluster: &'a Cluster, gateway: &Gateway) -> Result<Self> {
         let pod = gateway.pods.first().context("a gateway on the first node")?;
-        let node = cluster.node(pod.node_number()?);
         let address = cluster.get(&["node", &pod.node])?;
         let address = address["status"]["addresses"][0]["address"].as_str().context("no address")?.to_owned();
-        let app = |log| TestApp::start(&node, SocketAddr::new(address.parse()?, 0), log);
-        let (production, envoys, daemons) = (app(LogMode::None)?, app(LogMode::Full)?, app(LogMode::Full)?);
-        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
-        cluster.apply(&namespace.to_string())?;
+        let netns = cluster.node(pod.node_number()?);
+        let app = |log| TestApp::start(&netns, SocketAddr::new(address.parse()?, 0), log);
+        let scene = Self {
+            cluster,
+            _production: app(LogMode::None)?,
+            envoys: app(LogMode::Full)?,
+            daemons: app(LogMode::Full)?,
+            gateway: pod.at(gateway.port),
+            netns: netns.clone(),
+        };
         let port = |app: &TestApp| app.address().port().to_string();
         let manifest = include_str!("manifests/beside.yaml")
             .replace("@ADDRESS@", &address)
-            .replace("@PRODUCTION@", &port(&production))
-            .replace("@ENVOYS@", &port(&envoys))
-            .replace("@DAEMONS@", &port(&daemons));
+            .replace("@PRODUCTION@", &port(&scene._production))
+            .replace("@ENVOYS@", &port(&scene.envoys))
+            .replace("@DAEMONS@", &port(&scene.daemons));
         cluster.apply(&manifest)?;
-        let scene = Self { cluster, _production: production, envoys, daemons, gateway: pod.at(gateway.port) };
-        scene.install_daemon()?;
+        daemon::apply(cluster, "cgroup", DAEMONS_CONFIG)?;
         scene.wait_until_mirrored()?;
         Ok(scene)
     }
 
+    fn shadows(&self) -> [(&'static str, &TestApp); 2] {
+        [(ENVOYS_HOST, &self.envoys), (DAEMONS_HOST, &self.daemons)]
+    }
+
+    fn errand(&self, host: &'static str, count: u64) -> Errand<'_> {
+        Errand { netns: &self.netns, gateway: self.gateway, host, count }
+    }
+
     /// Both shadows get copies, and what was sent to find out is forgotten.
     fn wait_until_mirrored(&self) -> Result<()> {
-        let netns = self.cluster.node(1);
-        for (host, app) in [(ENVOYS_HOST, &self.envoys), (DAEMONS_HOST, &self.daemons)] {
+        for (host, app) in self.shadows() {
             self.cluster
                 .eventually(&format!("requests for {host} are mirrored"), || {
-                    let answer = client::get(&netns, self.gateway, host, "/first")?;
+                    let answer = client::get(&self.netns, self.gateway, host, "/first")?;
                     ensure!(answer.status == 200, "the gateway answers {}", answer.status);
                     Ok((!app.requests().is_empty()).then_some(()))
                 })
                 .with_context(|| self.told().unwrap_or_default())?;
         }
-        self.settle()
+        self.settle(u64::MAX)?;
+        self.forget();
+        Ok(())
     }
 
-    /// Waits until no copy has come for a second: some are never made.
-    fn settle(&self) -> Result<()> {
-        let count = || self.envoys.log().summary().requests + self.daemons.log().summary().requests;
-        let mut last = (count(), std::time::Instant::now());
+    /// Waits until so many copies have come to each, or none has come for a while: some are never made.
+    fn settle(&self, count: u64) -> Result<()> {
+        let counts = || self.shadows().map(|(_, app)| app.log().summary().requests);
+        let mut last = (counts(), Instant::now());
         self.cluster.eventually("no more copies come", || {
-            let now = count();
+            let now = counts();
             if now != last.0 {
-                last = (now, std::time::Instant::now());
+                last = (now, Instant::now());
             }
-            Ok((last.1.elapsed().as_secs() >= 1).then_some(()))
+            Ok((now.iter().all(|copies| *copies >= count) || last.1.elapsed() > QUIET).then_some(()))
         })
     }
 
-    /// The overlay as it is, but for names, so that it is beside a daemon that other tests have, and its rules.
-    fn install_daemon(&self) -> Result<()> {
-        let manifest = self.cluster.kubectl(["kustomize", OVERLAY])?;
-        let manifest = manifest
-            .replace("mirror-system", NAMESPACE)
-            .replace("name: mirror-daemon-", "name: beside-mirror-daemon-")
-            .replace("image: mirror-daemon\n", "image: localhost/mirror-daemon:dev\n");
-        self.cluster.apply(&manifest)?;
-        let toml = "[capture]\nports = [8080]\nring_bytes = \"32MiB\"\n\
-             [admin]\nlisten = \"0.0.0.0:9900\"\n\
-             [kubernetes]\ngateway_api = true\n\
-             [[kubernetes.gateway]]\nname = \"nobodys\"\nnamespace = \"beside\"\n\
-             pods = { namespace = \"envoy-gateway-system\", \
-             selector = \"gateway.envoyproxy.io/owning-gateway-name=production\" }\n";
-        let config = json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": { "name": "mirror-daemon", "namespace": NAMESPACE },
-            "data": { "mirror.toml": toml }
-        });
-        self.cluster.apply(&config.to_string())?;
-        self.cluster.rolled_out(NAMESPACE, "daemonset/mirror-daemon")
+    fn forget(&self) {
+        self.envoys.log().clear();
+        self.daemons.log().clear();
     }
 
-    /// The daemon's log, for messages.
+    /// What the daemon says of itself, for messages.
     fn told(&self) -> Result<String> {
-        let label = "app.kubernetes.io/name=mirror-daemon";
-        self.cluster.kubectl(["logs", "-n", NAMESPACE, "-l", label, "--tail=40", "--prefix"])
+        let pod = daemon::on_node(self.cluster, 1)?;
+        let (log, ledger) = (daemon::log(self.cluster, &pod)?, daemon::ledger(self.cluster, &pod)?);
+        Ok(format!("{log}\n{ledger:#}"))
     }
 }
 
 impl Drop for Scene<'_> {
     fn drop(&mut self) {
-        let mut all = vec!["delete", "--ignore-not-found", "--wait=false", "namespace/beside"];
-        let names = ["pods", "routes", "events"].map(|what| format!("beside-mirror-daemon-{what}"));
-        let own: Vec<String> = names
-            .iter()
-            .flat_map(|name| [format!("clusterrole/{name}"), format!("clusterrolebinding/{name}")])
-            .collect();
-        all.extend(own.iter().map(String::as_str));
-        drop(self.cluster.kubectl(all));
+        drop(daemon::remove(self.cluster));
+        drop(self.cluster.kubectl([
+            "delete",
+            "namespace",
+            daemon::NAMESPACE,
+            "beside",
+            "--ignore-not-found",
+        ]));
     }
 }
 

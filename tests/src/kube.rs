@@ -109,13 +109,28 @@ impl Cluster {
     /// As [`Self::or_skip`].
     #[must_use]
     pub fn with_gateway_or_skip(test: &str, gateway: &str) -> Option<Session> {
-        Self::up_or_skip(test)?;
-        let wanted = std::env::var(GATEWAYS).unwrap_or_else(|_| "nginx,envoy".to_owned());
-        if wanted.split(',').any(|name| name == gateway) {
-            return Self::or_skip(test);
+        Self::has_gateway_or_skip(test, gateway).then(|| Self::or_skip(test)).flatten()
+    }
+
+    /// As [`Self::alone_or_skip`], for a test that needs a gateway of this kind.
+    ///
+    /// # Panics
+    /// As [`Self::or_skip`].
+    #[must_use]
+    pub fn alone_with_gateway_or_skip(test: &str, gateway: &str) -> Option<Session> {
+        Self::has_gateway_or_skip(test, gateway).then(|| Self::alone_or_skip(test)).flatten()
+    }
+
+    fn has_gateway_or_skip(test: &str, gateway: &str) -> bool {
+        if Self::up_or_skip(test).is_none() {
+            return false;
         }
-        eprintln!("skipped {test}: it is for --gateway {gateway}, and this run is for {wanted}");
-        None
+        let wanted = std::env::var(GATEWAYS).unwrap_or_else(|_| "nginx,envoy".to_owned());
+        let is_wanted = wanted.split(',').any(|name| name == gateway);
+        if !is_wanted {
+            eprintln!("skipped {test}: it is for --gateway {gateway}, and this run is for {wanted}");
+        }
+        is_wanted
     }
 
     fn find() -> Result<Self> {

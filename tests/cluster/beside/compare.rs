@@ -5,8 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use mirror_tests::server::LoggedRequest;
 
+use super::kinds::KINDS;
+use super::{DAEMONS_HOST, ENVOYS_HOST};
+
 /// The table, as users read it.
 const TABLE: &str = include_str!("../../../docs/BESIDE_ENVOY_GATEWAY.md");
+
+/// In the table.
+const ALL: &str = "all";
+const BUT: &str = " but ";
+const MIRRORED_BY: &str = "mirrored by ";
+
+/// What stands for the two hosts in values.
+const HOST: &str = "HOST";
+const HOSTS: [&str; 2] = [ENVOYS_HOST, DAEMONS_HOST];
 
 /// Differences by what they are, with the kinds of requests that have them.
 pub(super) type Differences = BTreeMap<String, BTreeSet<String>>;
@@ -57,7 +69,8 @@ fn compare_fields(note: &mut impl FnMut(&str), envoy: &[(String, String)], daemo
     let by_name = |fields: &[(String, String)]| {
         let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in fields {
-            values.entry(name.to_ascii_lowercase()).or_default().push(value.clone());
+            let value = HOSTS.iter().fold(value.clone(), |value, host| value.replace(host, HOST));
+            values.entry(name.to_ascii_lowercase()).or_default().push(value);
         }
         values
     };
@@ -74,7 +87,11 @@ fn compare_fields(note: &mut impl FnMut(&str), envoy: &[(String, String)], daemo
     }
     // Of the fields that both have: in which order they come, and how their names are written.
     let shared = |fields: &[(String, String)], other: &BTreeMap<String, Vec<String>>| -> Vec<String> {
-        fields.iter().map(|(name, _)| name.clone()).filter(|name| other.contains_key(&name.to_ascii_lowercase())).collect()
+        fields
+            .iter()
+            .map(|(name, _)| name.clone())
+            .filter(|name| other.contains_key(&name.to_ascii_lowercase()))
+            .collect()
     };
     let (one, other) = (shared(envoy, &of_daemon), shared(daemon, &of_envoy));
     let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>();
@@ -87,17 +104,27 @@ fn compare_fields(note: &mut impl FnMut(&str), envoy: &[(String, String)], daemo
     }
 }
 
-/// The rows of the table: difference, and the kinds that have it.
+/// The rows of the table: difference, and the kinds that have it. `all` are all that both mirror.
 pub(super) fn table() -> Result<Differences> {
-    let rows = TABLE.lines().filter(|line| line.starts_with("| ")).skip(1);
-    rows.filter(|line| !line.starts_with("|---"))
+    let (_, behind) = TABLE.split_once("\n## Differences\n").context("there is no chapter `Differences`")?;
+    let chapter = behind.split("\n## ").next().unwrap_or_default();
+    let rows = chapter.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let rows: Vec<(&str, &str)> = rows
         .map(|line| {
             let mut cells = line.trim_matches('|').split(" | ").map(str::trim);
-            let (difference, kinds) = (cells.next().context("no difference")?, cells.next().context("no kinds")?);
-            let kinds = kinds.split(", ").map(str::to_owned).collect();
-            Ok((difference.to_owned(), kinds))
+            cells.next().zip(cells.next()).with_context(|| line.to_owned())
         })
-        .collect()
+        .collect::<Result<_>>()?;
+    let of_one = rows.iter().filter(|(difference, _)| difference.starts_with(MIRRORED_BY));
+    let of_one: Vec<&str> = of_one.flat_map(|(_, kinds)| kinds.split(", ")).collect();
+    let kinds_of = |text: &str| -> BTreeSet<String> {
+        let but: Vec<&str> = match text.strip_prefix(ALL) {
+            Some(rest) => rest.trim_start_matches(BUT).split(", ").chain(of_one.iter().copied()).collect(),
+            None => return text.split(", ").map(str::to_owned).collect(),
+        };
+        KINDS.iter().map(|kind| kind.name).filter(|name| !but.contains(name)).map(str::to_owned).collect()
+    };
+    Ok(rows.iter().map(|(difference, kinds)| ((*difference).to_owned(), kinds_of(kinds))).collect())
 }
 
 /// What is in one and not in the other, one line each.
