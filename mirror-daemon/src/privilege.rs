@@ -120,7 +120,7 @@ fn restrict_files() -> Result<RulesetStatus, PrivilegeError> {
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_write(ABI::V6) | AccessFs::Execute)?
-        .scope(Scope::Signal)?
+        .scope(Scope::Signal | Scope::AbstractUnixSocket)?
         .create()?;
     Ok(ruleset.restrict_self()?.ruleset)
 }

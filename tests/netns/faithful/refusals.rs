@@ -2,7 +2,7 @@
 //! thing and the way out, nothing attached.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mirror_tests::bpf;
@@ -29,7 +29,9 @@ impl Desk {
     fn new() -> Self {
         let (lab, dir) = (Lab::new().unwrap(), RunDir::new().unwrap());
         let binary = dir.path().join("mirror-daemon");
-        std::fs::copy(daemon::binary().unwrap(), &binary).unwrap();
+        // By another process: a file that this one has open to write is open in each child that another test starts at
+        // that moment, and then it can't be run.
+        Launch::new("cp").args([Path::new(&daemon::binary().unwrap()), &binary]).run().unwrap();
         std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
         Self { lab, dir, binary }
     }
