@@ -21,8 +21,8 @@ use kinds::{Errand, KINDS};
 /// Requests of every kind, for each of both.
 const REQUESTS: u64 = 1000;
 
-/// Of those with a body of 1 MiB: more would take minutes.
-const LARGE_REQUESTS: u64 = 100;
+/// The same on the upstream leg: there is little that differs, and nothing that differs by chance.
+const REQUESTS_UPSTREAM: u64 = 100;
 
 /// Copies at one half of [`REQUESTS`] are so many more or fewer at most: six standard deviations.
 const HALF_TOLERANCE: u64 = 95;
@@ -36,7 +36,8 @@ const DAEMONS_HOST: &str = "daemon.beside.example";
 /// The daemon has only the rules of a Gateway that nobody serves, at the pods of the one that Envoy Gateway does.
 const DAEMONS_CONFIG: &str = r#"
 [capture]
-ports = [8080]
+leg = "@LEG@"
+ports = [@PORT@]
 
 [admin]
 listen = "0.0.0.0:9900"
@@ -50,26 +51,54 @@ namespace = "beside"
 pods = { namespace = "envoy-gateway-system", selector = "gateway.envoyproxy.io/owning-gateway-name=production" }
 "#;
 
+/// Where the daemon takes its copies from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leg {
+    /// What clients send to the gateway.
+    Downstream,
+    /// What the gateway sends to production.
+    Upstream,
+}
+
+impl Leg {
+    /// Of the document.
+    fn chapter(self) -> &'static str {
+        match self {
+            Self::Downstream => "Differences",
+            Self::Upstream => "Differences on the upstream leg",
+        }
+    }
+}
+
 #[test]
 fn copies_differ_from_envoy_gateways_own_only_as_documented() -> Result<()> {
     let test = "copies_differ_from_envoy_gateways_own_only_as_documented";
+    copies_differ_only_as_documented(test, Leg::Downstream, REQUESTS)
+}
+
+#[test]
+fn copies_of_the_upstream_leg_differ_from_envoy_gateways_own_only_as_documented() -> Result<()> {
+    let test = "copies_of_the_upstream_leg_differ_from_envoy_gateways_own_only_as_documented";
+    copies_differ_only_as_documented(test, Leg::Upstream, REQUESTS_UPSTREAM)
+}
+
+fn copies_differ_only_as_documented(test: &str, leg: Leg, count: u64) -> Result<()> {
     let Some(cluster) = Cluster::alone_with_gateway_or_skip(test, "envoy-gateway") else { return Ok(()) };
-    let table = compare::table()?;
+    let table = compare::table(leg.chapter())?;
     let gateway = Kind::EnvoyGateway.start(&cluster)?;
-    let scene = Scene::new(&cluster, &gateway)?;
+    let scene = Scene::new(&cluster, &gateway, leg)?;
     let mut found = Differences::new();
     for kind in KINDS {
         let begun = Instant::now();
-        let count = if kind.is_large() { LARGE_REQUESTS } else { REQUESTS };
         let mut answered = Vec::new();
         for (host, app) in scene.shadows() {
             answered.push(kind.send(scene.errand(host, count), &|| app.log().summary().requests)?);
         }
         scene.settle(count)?;
         let (envoys, daemons) = (copies(&scene.envoys, kind.name), copies(&scene.daemons, kind.name));
-        let took = begun.elapsed().as_secs_f64();
-        println!("{}: {count} requests, {}, {}; {took:.1} s", kind.name, envoys.len(), daemons.len());
         ensure!(answered[0] == answered[1], "production answered {}: {answered:?}", kind.name);
+        let (took, copied) = (begun.elapsed().as_secs_f64(), (envoys.len(), daemons.len()));
+        println!("{}: {count} for each, {:?}, copied {copied:?}, {took:.1} s", kind.name, answered[0]);
         compare::compare(&mut found, kind.name, count, &envoys, &daemons);
         scene.forget();
     }
@@ -86,7 +115,7 @@ fn half_of_the_requests_is_half_here_and_at_envoy_gateway() -> Result<()> {
     let test = "half_of_the_requests_is_half_here_and_at_envoy_gateway";
     let Some(cluster) = Cluster::alone_with_gateway_or_skip(test, "envoy-gateway") else { return Ok(()) };
     let gateway = Kind::EnvoyGateway.start(&cluster)?;
-    let scene = Scene::new(&cluster, &gateway)?;
+    let scene = Scene::new(&cluster, &gateway, Leg::Downstream)?;
     for (host, _) in scene.shadows() {
         kinds::HALF.send(scene.errand(host, REQUESTS), &|| 0)?;
     }
@@ -112,7 +141,7 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn new(cluster: &'a Cluster, gateway: &Gateway) -> Result<Self> {
+    fn new(cluster: &'a Cluster, gateway: &Gateway, leg: Leg) -> Result<Self> {
         let pod = gateway.pods.first().context("a gateway on the first node")?;
         let address = cluster.get(&["node", &pod.node])?;
         let address = address["status"]["addresses"][0]["address"].as_str().context("no address")?.to_owned();
@@ -133,7 +162,12 @@ impl<'a> Scene<'a> {
             .replace("@ENVOYS@", &port(&scene.envoys))
             .replace("@DAEMONS@", &port(&scene.daemons));
         cluster.apply(&manifest)?;
-        daemon::apply(cluster, "cgroup", DAEMONS_CONFIG)?;
+        let (leg, ports) = match leg {
+            Leg::Downstream => ("downstream", gateway.port.to_string()),
+            Leg::Upstream => ("upstream", port(&scene._production)),
+        };
+        let config = DAEMONS_CONFIG.replace("@LEG@", leg).replace("@PORT@", &ports);
+        daemon::apply(cluster, "cgroup", &config)?;
         scene.wait_until_mirrored()?;
         Ok(scene)
     }

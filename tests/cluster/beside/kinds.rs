@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 const STREAMS: usize = 20;
 
 /// How long copies of large bodies are waited for before more are sent.
-const CATCH_UP_LIMIT: Duration = Duration::from_secs(2);
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(60);
 
 /// How a kind is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,15 +170,18 @@ const FIELDS: &[&str] = &[
 const LARGE_BODY_BYTES: usize = 1024 * KIB;
 const CHUNK_BYTES: usize = 8000;
 
-/// Requests that may be ahead of their copies: a large body is many packets, and the daemon's memory is bounded.
-const AHEAD: u64 = 16;
+/// Bodies that may be ahead of their copies, in bytes: what the daemon holds is bounded.
+const AHEAD_BYTES: usize = 4 * LARGE_BODY_BYTES;
+
+/// From this length on bodies wait for their copies.
+const PACED_BYTES: usize = 64 * KIB;
 
 /// 8 KB of one field.
 const LARGE: &str = "X-Large: LARGE";
 const LARGE_BYTES: usize = 8192;
 
 /// The methods that take turns.
-const METHODS: [&str; 5] = ["PATCH", "PROPFIND", "REPORT", "PURGE", "M-SEARCH"];
+const METHODS: [&str; 5] = ["PATCH", "PROPFIND", "REPORT", "PURGE", "MKCOL"];
 
 /// Statuses that production answered, with how often.
 pub(super) type Statuses = BTreeMap<u16, u64>;
@@ -188,22 +191,28 @@ impl Kind {
         Self { name, speech, lines, body }
     }
 
-    /// Whether it takes seconds to send a few hundred.
-    pub(super) fn is_large(&self) -> bool {
-        matches!(self.body, Body::Length(LARGE_BODY_BYTES) | Body::Chunked(LARGE_BODY_BYTES))
-    }
-
-    /// Sends them. `copied` tells how many copies have come: sending waits until they have caught up, but not for ever,
-    /// for some are never made.
+    /// Sends them. `copied` tells how many copies have come: large bodies wait until they have caught up.
     ///
     /// # Errors
-    /// When the gateway does not answer.
+    /// When the gateway does not answer, or copies of large bodies do not come.
     pub(super) fn send(&self, errand: Errand<'_>, copied: &dyn Fn() -> u64) -> Result<Statuses> {
         let sent = match self.speech {
             Speech::Http1 | Speech::Expecting | Speech::Http10 => self.send_http1(errand, copied),
-            Speech::Http2 | Speech::Grpc => self.send_http2(errand),
+            Speech::Http2 | Speech::Grpc => self.send_http2(errand, copied),
         };
         sent.with_context(|| format!("requests of the kind {} for {}", self.name, errand.host))
+    }
+
+    /// Waits until more may be sent, after so many.
+    fn keep_pace(&self, sent: u64, copied: &dyn Fn() -> u64) -> Result<()> {
+        let bytes = match self.body {
+            Body::Length(bytes) | Body::Chunked(bytes) if bytes >= PACED_BYTES => bytes,
+            _ => return Ok(()),
+        };
+        let ahead = (AHEAD_BYTES / bytes) as u64;
+        let is_near = || copied() + ahead >= sent;
+        wait::until_true("copies catch up", CATCH_UP_LIMIT, is_near)
+            .with_context(|| format!("{} copies of {sent} requests", copied()))
     }
 
     fn send_http1(&self, errand: Errand<'_>, copied: &dyn Fn() -> u64) -> Result<Statuses> {
@@ -218,10 +227,7 @@ impl Kind {
             *statuses.entry(answer.status).or_default() += 1;
             let closes = answer.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
             open = (!closes).then_some(connection);
-            if self.is_large() {
-                let is_near = || copied() + AHEAD > id;
-                drop(wait::until_true("copies catch up", CATCH_UP_LIMIT, is_near));
-            }
+            self.keep_pace(id + 1, copied)?;
         }
         Ok(statuses)
     }
@@ -268,7 +274,7 @@ impl Kind {
         }
     }
 
-    fn send_http2(&self, errand: Errand<'_>) -> Result<Statuses> {
+    fn send_http2(&self, errand: Errand<'_>, copied: &dyn Fn() -> u64) -> Result<Statuses> {
         let stream = errand.netns.run(|| std::net::TcpStream::connect(errand.gateway))??;
         stream.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -281,12 +287,16 @@ impl Kind {
                 let mut answers = JoinSet::new();
                 for id in first..errand.count.min(first + STREAMS as u64) {
                     client = client.ready().await?;
-                    let (answer, sending) = client.send_request(self.request(errand.host, id)?, false)?;
-                    answers.spawn(exchange(answer, sending, self.body(id).into(), self.trailers(id)));
+                    let (body, trailers) = (self.body(id), self.trailers(id));
+                    let is_all = body.is_empty() && trailers.is_none();
+                    let (answer, sending) = client.send_request(self.request(errand.host, id)?, is_all)?;
+                    let sending = (!is_all).then_some(sending);
+                    answers.spawn(exchange(answer, sending, body.into(), trailers));
                 }
                 while let Some(status) = answers.join_next().await {
                     *statuses.entry(status??).or_default() += 1;
                 }
+                self.keep_pace(statuses.values().sum(), copied)?;
             }
             driving.abort();
             Ok(statuses)
@@ -314,10 +324,23 @@ impl Kind {
 /// Sends a stream's body as its window allows, and reads the answer to its end.
 async fn exchange(
     answer: ResponseFuture,
-    mut sending: SendStream<Bytes>,
-    mut body: Bytes,
+    sending: Option<SendStream<Bytes>>,
+    body: Bytes,
     trailers: Option<HeaderMap>,
 ) -> Result<u16> {
+    if let Some(sending) = sending {
+        send(sending, body, trailers).await?;
+    }
+    let answer = answer.await?;
+    let (status, mut body) = (answer.status().as_u16(), answer.into_body());
+    while let Some(bytes) = body.data().await {
+        let bytes = bytes?;
+        body.flow_control().release_capacity(bytes.len())?;
+    }
+    Ok(status)
+}
+
+async fn send(mut sending: SendStream<Bytes>, mut body: Bytes, trailers: Option<HeaderMap>) -> Result<()> {
     while !body.is_empty() {
         sending.reserve_capacity(body.len());
         let room = poll_fn(|cx| sending.poll_capacity(cx)).await.context("the stream was reset")??;
@@ -327,13 +350,7 @@ async fn exchange(
         Some(trailers) => sending.send_trailers(trailers)?,
         None => sending.send_data(Bytes::new(), true)?,
     }
-    let answer = answer.await?;
-    let (status, mut body) = (answer.status().as_u16(), answer.into_body());
-    while let Some(bytes) = body.data().await {
-        let bytes = bytes?;
-        body.flow_control().release_capacity(bytes.len())?;
-    }
-    Ok(status)
+    Ok(())
 }
 
 fn filled(text: &str, id: u64) -> String {
