@@ -102,7 +102,6 @@ fn copies_differ_only_as_documented(test: &str, leg: Leg, count: u64) -> Result<
         compare::compare(&mut found, kind.name, count, &envoys, &daemons);
         scene.forget();
     }
-    println!("{found:#?}");
     let (unexplained, gone) = (compare::not_in(&found, &table), compare::not_in(&table, &found));
     let told = || scene.told().unwrap_or_default();
     assert!(unexplained.is_empty(), "not in docs/BESIDE_ENVOY_GATEWAY.md: {unexplained:#?}\n{}", told());
