@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use mirror_tests::daemon::{Metrics, percentile};
 use mirror_tests::footprint::Footprint;
-use mirror_tests::kube::Cluster;
+use mirror_tests::kube::{Cluster, say};
 use mirror_tests::wait;
 use serde_json::json;
 
@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a pod may take to be captured when it can be, in milliseconds: far beyond what it takes on a machine that
 /// is busy.
-const ATTACH_LIMIT_MS: u64 = 10_000;
+const ATTACH_LIMIT_MS: u64 = 60_000;
 
 /// A namespace of a test's own; deleted on Drop, which nobody waits for.
 struct Namespace<'a> {
@@ -101,7 +101,7 @@ fn report(what: &str, pods: usize, took_ms: &[u64]) -> Result<()> {
     ensure!(took_ms.len() >= pods, "{} of {pods} pods were captured", took_ms.len());
     let (p50, p99) = (percentile(took_ms, 50), percentile(took_ms, 99));
     let longest = took_ms.last().context("no pods")?;
-    println!("{what}: attached after {p50} ms (p50), {p99} ms (p99), {longest} ms (longest)");
+    say(&format!("{what}: attached after {p50} ms (p50), {p99} ms (p99), {longest} ms (longest)"));
     ensure!(p99 <= ATTACH_LIMIT_MS, "a pod may take {ATTACH_LIMIT_MS} ms");
     Ok(())
 }

@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where container runtimes and `ip netns` bind namespaces.
-const NAMESPACES: &str = "/run/netns";
+pub(crate) const NAMESPACES: &str = "/run/netns";
 /// Namespaces that are looked into for one pod, at most.
 const MAX_NAMESPACES: usize = 1024;
 /// Processes of a pod that are asked, at most.

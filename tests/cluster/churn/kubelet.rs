@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use mirror_tests::daemon::attach_times_ms;
 use mirror_tests::footprint::Footprint;
 use mirror_tests::kube::pod::Pod;
-use mirror_tests::kube::{Cluster, is_long_run};
+use mirror_tests::kube::{Cluster, is_long_run, say};
 use serde_json::json;
 
 use super::{Namespace, Pods, as_before, report, without_pods};
@@ -33,7 +33,7 @@ fn waves_of_pods_of_kubelets_leave_nothing_behind_at_cgroups() -> Result<()> {
 fn waves_of_pods_of_kubelets_leave_nothing_behind_at_interfaces() -> Result<()> {
     let test = "waves_of_pods_of_kubelets_leave_nothing_behind_at_interfaces";
     if !is_long_run() {
-        eprintln!("skipped {test}: it is for --long");
+        say(&format!("skipped {test}: it is for --long"));
         return Ok(());
     }
     let Some(cluster) = Cluster::alone_or_skip(test) else { return Ok(()) };
@@ -77,14 +77,15 @@ fn waves_of_pods(cluster: &Cluster, overlay: &str) -> Result<()> {
 /// The daemons and the namespace of their gateways; all of it goes at Drop.
 struct Scene<'a> {
     cluster: &'a Cluster,
+    overlay: &'a str,
     namespace: Namespace<'a>,
     daemons: Vec<Pod>,
 }
 
 impl<'a> Scene<'a> {
-    fn new(cluster: &'a Cluster, overlay: &str) -> Result<Self> {
+    fn new(cluster: &'a Cluster, overlay: &'a str) -> Result<Self> {
         let namespace = Namespace::new(cluster, &format!("churn-{overlay}"))?;
-        let mut scene = Self { cluster, namespace, daemons: Vec::new() };
+        let mut scene = Self { cluster, overlay, namespace, daemons: Vec::new() };
         for wave in (0..WAVES).map(|number| number.to_string()).chain(["first".to_owned()]) {
             cluster.apply(&scene.deployment(&wave))?;
         }
@@ -178,8 +179,7 @@ impl<'a> Scene<'a> {
 
 impl Drop for Scene<'_> {
     fn drop(&mut self) {
-        drop(daemon::remove(self.cluster));
-        drop(self.cluster.kubectl(["delete", "namespace", daemon::NAMESPACE, "--ignore-not-found"]));
+        drop(daemon::remove_all(self.cluster, self.overlay));
     }
 }
 

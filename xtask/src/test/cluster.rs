@@ -81,8 +81,7 @@ pub(crate) fn in_cluster(options: &Options) -> Result<()> {
         println!("tests in the cluster");
         let listed = gateways.iter().map(GatewayKind::to_string).collect::<Vec<_>>().join(",");
         let mut tests = cargo_test(options);
-        // What was measured is on their standard output.
-        tests.args(["--test", "cluster", "--", "--show-output"]);
+        tests.args(["--test", "cluster"]);
         tests.env(GATEWAYS, listed).env(NAME, layout.name()).env_remove(super::NO_CLUSTER);
         if options.long {
             tests.env(LONG, "1");
