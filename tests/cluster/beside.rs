@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use mirror_tests::client;
-use mirror_tests::kube::Cluster;
+use mirror_tests::kube::{Cluster, say};
 use mirror_tests::netns::Netns;
 use mirror_tests::server::{LogMode, TestApp};
 
@@ -106,6 +106,10 @@ fn copies_differ_only_as_documented(test: &str, leg: Leg, count: u64) -> Result<
     let told = || scene.told().unwrap_or_default();
     assert!(unexplained.is_empty(), "not in docs/BESIDE_ENVOY_GATEWAY.md: {unexplained:#?}\n{}", told());
     assert!(gone.is_empty(), "in docs/BESIDE_ENVOY_GATEWAY.md, and not found: {gone:#?}");
+    let (kinds, differences) = (KINDS.len(), found.len());
+    say(&format!(
+        "{kinds} kinds of {count} requests ({leg:?}): {differences} differences, all of them documented"
+    ));
     Ok(())
 }
 
@@ -120,7 +124,8 @@ fn half_of_the_requests_is_half_here_and_at_envoy_gateway() -> Result<()> {
     }
     scene.settle(REQUESTS)?;
     let counts = scene.shadows().map(|(_, app)| app.log().summary().requests);
-    println!("copies at 50 % of {REQUESTS}: {} by Envoy, {} by the daemon", counts[0], counts[1]);
+    let [envoys, daemons] = counts;
+    say(&format!("copies at 50 % of {REQUESTS}: {envoys} by Envoy, {daemons} by the daemon"));
     for count in counts {
         assert!(count.abs_diff(REQUESTS / 2) <= HALF_TOLERANCE, "{counts:?} of {REQUESTS}");
     }
@@ -223,14 +228,8 @@ impl<'a> Scene<'a> {
 
 impl Drop for Scene<'_> {
     fn drop(&mut self) {
-        drop(daemon::remove(self.cluster));
-        drop(self.cluster.kubectl([
-            "delete",
-            "namespace",
-            daemon::NAMESPACE,
-            "beside",
-            "--ignore-not-found",
-        ]));
+        drop(daemon::remove_all(self.cluster, "cgroup"));
+        drop(self.cluster.kubectl(["delete", "namespace", "beside", "--ignore-not-found"]));
     }
 }
 
