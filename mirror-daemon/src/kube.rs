@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! text ─▶ manifest ─▶ Objects ─▶ resolve ─▶ Resolved ─▶ TOML
-//!                     views      grants, backends, routes
+//!                     views      admission, grants, backends, routes
 //! ```
 //!
 //! A request belongs to the one rule that the gateway would route it by. So rules that mirror nothing are kept,
@@ -14,6 +14,7 @@
 //!
 //! Left out: the API server, and which pods a gateway runs in.
 
+mod admission;
 mod backend;
 mod finding;
 mod manifest;

@@ -76,20 +76,26 @@ pub(super) fn hosts(
 
 /// Whether some host is meant by both lists.
 pub(super) fn hosts_overlap(left: &[HostPattern], right: &[HostPattern]) -> bool {
+    left.is_empty()
+        || right.is_empty()
+        || left.iter().any(|left| right.iter().any(|right| intersection(left, right).is_some()))
+}
+
+/// The hosts that both mean: the narrower one, where it is part of the other.
+pub(super) fn intersection(left: &HostPattern, right: &HostPattern) -> Option<HostPattern> {
     let is_below = |host: &str, suffix: &str| {
         host.strip_suffix(suffix).is_some_and(|front| front.ends_with('.') && front.len() > 1)
     };
-    let meets = |left: &HostPattern, right: &HostPattern| match (left, right) {
-        (HostPattern::Exact(left), HostPattern::Exact(right)) => left == right,
-        (HostPattern::Exact(host), HostPattern::Wildcard(suffix))
-        | (HostPattern::Wildcard(suffix), HostPattern::Exact(host)) => is_below(host, suffix),
-        (HostPattern::Wildcard(left), HostPattern::Wildcard(right)) => {
-            left == right || is_below(left, right) || is_below(right, left)
+    let is_part = |one: &HostPattern, whole: &HostPattern| match (one, whole) {
+        (HostPattern::Exact(host) | HostPattern::Wildcard(host), HostPattern::Wildcard(suffix)) => {
+            is_below(host, suffix)
         }
+        (_, HostPattern::Exact(_)) => false,
     };
-    left.is_empty()
-        || right.is_empty()
-        || left.iter().any(|left| right.iter().any(|right| meets(left, right)))
+    match left == right || is_part(left, right) {
+        true => Some(left.clone()),
+        false => is_part(right, left).then(|| right.clone()),
+    }
 }
 
 /// Field and message of what is wrong.

@@ -1,12 +1,13 @@
 //! From objects to rules: which routes count, in which order, and what of them is mirrored.
 
+use super::admission::{Admission, Attachment};
 use super::backend::Backend;
 use super::finding::{Finding, Reason};
 use super::matches::{self, RuleMatch};
 use super::mirrors::{Host, Mirror, RuleOf, created};
-use super::object::{GATEWAY_API_GROUP, ObjectRef};
+use super::object::ObjectRef;
 use super::objects::Objects;
-use super::views::{HttpRoute, HttpRouteRule, ParentRef};
+use super::views::{HttpRoute, HttpRouteRule};
 use crate::config::{AlreadyMirrored, KubernetesConfig, MAX_SHADOWS};
 use crate::rule::HostPattern;
 use siphasher::sip::SipHasher13;
@@ -89,14 +90,14 @@ impl Resolved {
         self.routes.iter().flat_map(|route| &route.rules).map(|rule| rule.mirrors.len()).sum()
     }
 
-    /// `None`: it can't take a request that some gateway of ours gets.
+    /// One for each set of hosts that it holds for; none: it can't take a request that some gateway of ours gets.
     fn route(
         &mut self,
         objects: &Objects,
         settings: &KubernetesConfig,
         name: &ObjectRef,
         route: &HttpRoute,
-    ) -> Option<Route> {
+    ) -> Vec<Route> {
         let default = [HttpRouteRule::default()];
         let rules = if route.spec.rules.is_empty() { default.as_slice() } else { &route.spec.rules };
         let rule_of = |index, rule| {
@@ -109,8 +110,12 @@ impl Resolved {
         // Others' routes that mirror nothing are not worth a word.
         let mut silent = Vec::new();
         let findings = if has_mirror { &mut self.findings } else { &mut silent };
-        let gateways = gateways(settings, name, route, findings)?;
-        let hosts = matches::hosts(name, &route.spec.hostnames, findings)?;
+        let Some(hosts) = matches::hosts(name, &route.spec.hostnames, findings) else { return vec![] };
+        let admission = Admission { objects, settings, name, route, hosts: &hosts };
+        let attachments = admission.attachments(findings);
+        if attachments.is_empty() {
+            return vec![];
+        }
         let may_mirror = has_mirror
             && settings.route_selector.selects(&route.metadata.labels)
             && !is_mirrored_already(settings, name, route, &rules, findings);
@@ -122,7 +127,13 @@ impl Resolved {
         for (index, rule) in rules.iter().enumerate().take(MAX_RULES) {
             found.extend(self.rule(index, rule, has_mirror, may_mirror));
         }
-        Some(Route { object: name.clone(), hosts, gateways, rules: found })
+        let routes = attachments.into_iter().map(|Attachment { gateways, hosts }| Route {
+            object: name.clone(),
+            hosts,
+            gateways,
+            rules: found.clone(),
+        });
+        routes.collect()
     }
 
     fn rule(&mut self, index: usize, rule: &RuleOf<'_>, has_mirror: bool, may_mirror: bool) -> Option<Rule> {
@@ -163,44 +174,6 @@ impl Resolved {
         self.routes.retain(|route| mirroring.iter().any(|other| meets(route, other)));
         self.routes.retain(|route| !route.rules.is_empty());
     }
-}
-
-/// The bound gateways that a route belongs to; empty: all, for none is bound. `None`: it is none of ours.
-fn gateways(
-    settings: &KubernetesConfig,
-    name: &ObjectRef,
-    route: &HttpRoute,
-    findings: &mut Vec<Finding>,
-) -> Option<Vec<String>> {
-    let is_gateway = |parent: &&ParentRef| {
-        parent.group.as_deref().is_none_or(|group| group == GATEWAY_API_GROUP)
-            && parent.kind.as_deref().is_none_or(|kind| kind == "Gateway")
-    };
-    let full_name = |parent: &ParentRef| {
-        format!("{}/{}", parent.namespace.as_deref().unwrap_or(&name.namespace), parent.name)
-    };
-    let mut named: Vec<String> = route.spec.parent_refs.iter().filter(is_gateway).map(full_name).collect();
-    named.sort_unstable();
-    named.dedup();
-    let mut refuse = |message: String| {
-        findings.push(Finding::new(name, "spec.parentRefs", Reason::GatewayNotBound, message));
-        None
-    };
-    if named.is_empty() {
-        return refuse("names no Gateway: no gateway serves it".to_owned());
-    }
-    if settings.gateways.is_empty() {
-        return Some(vec![]);
-    }
-    let bound: Vec<String> = named
-        .iter()
-        .filter(|name| settings.gateways.iter().any(|own| own.gateway == **name))
-        .cloned()
-        .collect();
-    if bound.is_empty() {
-        return refuse(format!("no [[kubernetes.gateway]] binds {}", named.join(", ")));
-    }
-    Some(bound)
 }
 
 /// Whether a gateway makes the route's mirrors itself, so that ours would be the second ones.

@@ -61,7 +61,7 @@ const INTENDED: (&str, &str) =
     ("intended", "`no` for a loss that somebody should look at; `yes` for everything else");
 
 const OBJECT_KIND: (&str, &str) =
-    ("kind", "`HTTPRoute`, `ReferenceGrant`, `RouteOption`, `Upstream`, `Service`");
+    ("kind", "`HTTPRoute`, `Gateway`, `ReferenceGrant`, `RouteOption`, `Upstream`, `Service`, `Namespace`");
 
 /// Requests, level 1 of the ledger.
 pub const REQUESTS: Family = Family {

@@ -157,6 +157,7 @@ impl<'a> Event<'a> {
         // Other gateways are other people's business; what has no uid is not there.
         if matches!(reason, Reason::GatewayNotBound | Reason::Duplicate | Reason::InvalidManifest)
             || wanted.uid.is_empty()
+            || !object.kind.is_namespaced()
         {
             return None;
         }

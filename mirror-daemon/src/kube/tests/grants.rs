@@ -50,7 +50,9 @@ fn missing_grant_does_not_tell_whether_the_service_is_there() {
 fn grant_that_is_removed_is_revoked() {
     let settings = crate::config::KubernetesConfig::default();
     let mut objects = Objects::of_cluster();
-    for value in documents(&(mirror_across() + &grant("b", FROM_A, TO_SERVICES)), "t").unwrap() {
+    for value in
+        documents(&(open_gateway("a") + &mirror_across() + &grant("b", FROM_A, TO_SERVICES)), "t").unwrap()
+    {
         objects.insert(value).unwrap();
     }
     assert_eq!(resolve(&objects, &settings).mirror_count(), 1);
@@ -150,7 +152,8 @@ fn extension_of_another_gateway_is_passed_over_and_an_upstream_may_be_named_dire
 #[test]
 fn service_of_an_upstream_must_be_there_where_all_services_are_known() {
     let mut objects = Objects::of_cluster();
-    for value in documents(GUIDE, "t").unwrap() {
+    let parent = include_str!("../../../../tests/cluster/manifests/parent.yaml");
+    for value in documents(&format!("{GUIDE}\n---\n{parent}"), "t").unwrap() {
         objects.insert(value).unwrap();
     }
     let settings = crate::config::KubernetesConfig::default();

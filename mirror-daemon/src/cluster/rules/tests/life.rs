@@ -30,14 +30,14 @@ async fn watch_that_is_cut_goes_on_where_it_was_without_another_list() {
     assert!(toml(&rules).contains("percentage = 10 "), "{}", toml(&rules));
     let watches = fake.requests(&format!("WATCH {ROUTES}"));
     assert_eq!((lists(&fake), watches.len()), (1, 2), "{watches:?}");
-    assert!(watches[1].ends_with("resourceVersion=3"), "{watches:?}");
+    assert!(watches[1].ends_with("resourceVersion=4"), "{watches:?}");
     assert!(watches[1].contains("allowWatchBookmarks=true"), "{watches:?}");
 }
 
 #[tokio::test]
 async fn bookmarks_move_the_place_where_a_watch_goes_on() {
     let (fake, rules) = mirroring().await;
-    fake.say(ROUTES, json!({ "type": "BOOKMARK", "object": { "metadata": { "resourceVersion": "3" } } }));
+    fake.say(ROUTES, json!({ "type": "BOOKMARK", "object": { "metadata": { "resourceVersion": "4" } } }));
     fake.put(ROUTES, route("other", "shop/shadow", 50));
     until_rules(&rules, |toml| toml.contains("other.example")).await;
     assert_eq!(status(&rules, Kind::HttpRoute).changes, 1, "a bookmark is no change");
@@ -189,7 +189,7 @@ async fn kinds_of_a_gateway_that_is_not_used_may_be_forbidden() {
     let fake = cluster().await;
     fake.with(|state| {
         state.unknown.clear();
-        state.forbidden.extend([OPTIONS, UPSTREAMS].map(str::to_owned));
+        state.forbidden.extend([OPTIONS, UPSTREAMS, NAMESPACES].map(str::to_owned));
     });
     let rules = follow(&fake);
     rules.changed().await;

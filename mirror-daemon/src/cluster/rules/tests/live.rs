@@ -104,6 +104,28 @@ async fn grant_permits_and_its_removal_revokes() {
 }
 
 #[tokio::test]
+async fn gateway_takes_routes_and_lets_go_of_them_when_it_or_their_namespace_changes() {
+    let fake = cluster().await;
+    fake.put(ROUTES, route("cart", "shop/shadow", 100));
+    fake.put(SERVICES, service("shop", "shadow"));
+    let rules = follow(&fake);
+    until_rules(&rules, |toml| toml.contains("cart.example")).await;
+    fake.put(GATEWAYS, gateway("Selector"));
+    until_rules(&rules, str::is_empty).await;
+    until(|| findings(&rules, Reason::NotAdmitted) == 1, || format!("{:?}", rules.status())).await;
+    let namespace = |label: &str| json!({ "metadata": { "name": "shop", "labels": { "mirrored": label } } });
+    fake.put(NAMESPACES, namespace("yes"));
+    until_rules(&rules, |toml| toml.contains("cart.example")).await;
+    fake.put(NAMESPACES, namespace("no"));
+    until_rules(&rules, str::is_empty).await;
+    fake.put(GATEWAYS, gateway("All"));
+    until_rules(&rules, |toml| toml.contains("cart.example")).await;
+    fake.delete(GATEWAYS, "shop", "gw");
+    until_rules(&rules, str::is_empty).await;
+    until(|| findings(&rules, Reason::NotAdmitted) == 1, || format!("{:?}", rules.status())).await;
+}
+
+#[tokio::test]
 async fn selector_and_a_gateways_own_mirroring_hold_for_routes_that_change() {
     let fake = cluster().await;
     fake.put(SERVICES, service("shop", "shadow"));
@@ -129,10 +151,12 @@ async fn selector_and_a_gateways_own_mirroring_hold_for_routes_that_change() {
 #[tokio::test]
 async fn rules_of_the_guide_are_made_of_what_a_cluster_holds() {
     let fake = Fake::start().await;
-    let manifests = include_str!("../../../../../tests/fixtures/k8sgateway-shadowing.yaml");
-    for mut object in kube::documents(manifests, "guide").unwrap() {
+    let guide = include_str!("../../../../../tests/fixtures/k8sgateway-shadowing.yaml");
+    let parent = include_str!("../../../../../tests/cluster/manifests/parent.yaml");
+    for mut object in kube::documents(&format!("{guide}\n---\n{parent}"), "guide").unwrap() {
         let path = match object["kind"].as_str().unwrap() {
             "HTTPRoute" => ROUTES,
+            "Gateway" => GATEWAYS,
             "RouteOption" => OPTIONS,
             "Upstream" => UPSTREAMS,
             "ReferenceGrant" => OLD_GRANTS,
