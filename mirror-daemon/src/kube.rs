@@ -1,6 +1,6 @@
 //! PURE. Makes mirror rules from Kubernetes objects: the routes that users have already.
 //!
-//! In: manifests as text, or objects one by one as a watch tells of them, and the `[kubernetes]` settings.
+//! In: manifests as text, or objects one by one as a watch tells of them, and [`Terms`].
 //! Out: the equal TOML, and what was found on the way. The TOML goes through [`crate::config::Config::from_toml`]
 //! like any other: there is one way into the configuration.
 //!
@@ -16,6 +16,7 @@
 
 mod admission;
 mod backend;
+mod cut;
 mod finding;
 mod manifest;
 mod matches;
@@ -25,6 +26,7 @@ mod objects;
 mod pod_cgroup;
 mod resolve;
 mod selector;
+mod terms;
 mod write;
 
 /// Typed views of the objects, as far as they are used. What is not named is other people's business.
@@ -38,6 +40,7 @@ pub use objects::Objects;
 pub use pod_cgroup::PodCgroup;
 pub use resolve::{Resolved, resolve};
 pub use selector::{LabelSelector, Operator, Requirement, SelectorFault};
+pub use terms::Terms;
 
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,9 @@ use super::matches::{self, RuleMatch};
 use super::mirrors::{Host, Mirror, RuleOf, created};
 use super::object::ObjectRef;
 use super::objects::Objects;
+use super::terms::Terms;
 use super::views::{HttpRoute, HttpRouteRule};
-use crate::config::{AlreadyMirrored, KubernetesConfig, MAX_SHADOWS};
+use crate::config::{AlreadyMirrored, KubernetesConfig};
 use crate::rule::HostPattern;
 use siphasher::sip::SipHasher13;
 use std::collections::BTreeMap;
@@ -57,8 +58,9 @@ pub(super) struct Rule {
 
 /// Makes rules of all HTTPRoutes. The same objects give the same rules, in whatever order they came.
 #[must_use]
-pub fn resolve(objects: &Objects, settings: &KubernetesConfig) -> Resolved {
-    let mut resolved = Resolved { cluster_domain: settings.cluster_domain.clone(), ..Resolved::default() };
+pub fn resolve(objects: &Objects, terms: &Terms) -> Resolved {
+    let cluster_domain = terms.settings.cluster_domain.clone();
+    let mut resolved = Resolved { cluster_domain, ..Resolved::default() };
     let mut routes: Vec<_> = objects.routes().collect();
     for (name, route) in &routes {
         resolved.findings.extend(wrong_timestamp(name, route));
@@ -68,7 +70,7 @@ pub fn resolve(objects: &Objects, settings: &KubernetesConfig) -> Resolved {
         (created(timestamp), name.namespace.as_str(), name.name.as_str())
     });
     for (name, route) in routes {
-        let found = resolved.route(objects, settings, name, route);
+        let found = resolved.route(objects, terms, name, route);
         resolved.routes.extend(found);
     }
     resolved.drop_idle_rules();
@@ -91,13 +93,8 @@ impl Resolved {
     }
 
     /// One for each set of hosts that it holds for; none: it can't take a request that some gateway of ours gets.
-    fn route(
-        &mut self,
-        objects: &Objects,
-        settings: &KubernetesConfig,
-        name: &ObjectRef,
-        route: &HttpRoute,
-    ) -> Vec<Route> {
+    fn route(&mut self, objects: &Objects, terms: &Terms, name: &ObjectRef, route: &HttpRoute) -> Vec<Route> {
+        let settings = &terms.settings;
         let default = [HttpRouteRule::default()];
         let rules = if route.spec.rules.is_empty() { default.as_slice() } else { &route.spec.rules };
         let rule_of = |index, rule| {
@@ -125,7 +122,7 @@ impl Resolved {
         }
         let mut found = Vec::new();
         for (index, rule) in rules.iter().enumerate().take(MAX_RULES) {
-            found.extend(self.rule(index, rule, has_mirror, may_mirror));
+            found.extend(self.rule(index, rule, terms, [has_mirror, may_mirror]));
         }
         let routes = attachments.into_iter().map(|Attachment { gateways, hosts }| Route {
             object: name.clone(),
@@ -136,7 +133,13 @@ impl Resolved {
         routes.collect()
     }
 
-    fn rule(&mut self, index: usize, rule: &RuleOf<'_>, has_mirror: bool, may_mirror: bool) -> Option<Rule> {
+    fn rule(
+        &mut self,
+        index: usize,
+        rule: &RuleOf<'_>,
+        terms: &Terms,
+        [has_mirror, may_mirror]: [bool; 2],
+    ) -> Option<Rule> {
         let mut findings = Vec::new();
         let matches = matches::rule_matches(rule.route, &rule.path, &rule.rule.matches, &mut findings);
         let mirrors = if may_mirror { rule.mirrors(&mut findings) } else { vec![] };
@@ -144,20 +147,36 @@ impl Resolved {
             self.findings.append(&mut findings);
         }
         let matches = matches?;
-        let mirrors = mirrors.into_iter().filter_map(|mirror| self.with_shadow(rule, mirror)).collect();
+        let mirrors =
+            mirrors.into_iter().filter_map(|mirror| self.with_shadow(rule, mirror, terms)).collect();
         Some(Rule { index, matches, mirrors })
     }
 
-    /// The mirror with the name of its shadow.
-    fn with_shadow(&mut self, rule: &RuleOf<'_>, mirror: Mirror) -> Option<(String, Mirror)> {
+    /// The mirror with the name of its shadow, if there is room for that.
+    fn with_shadow(&mut self, rule: &RuleOf<'_>, mirror: Mirror, terms: &Terms) -> Option<(String, Mirror)> {
         let shadow = Shadow { backend: mirror.backend.clone(), host: mirror.host.clone() };
-        if !self.shadows.contains_key(&shadow) && self.shadows.len() >= MAX_SHADOWS {
-            let message = format!("needs one shadow too many; allowed are {MAX_SHADOWS}");
-            self.findings.push(Finding::new(rule.route, rule.path.clone(), Reason::LimitExceeded, message));
-            return None;
+        if let Some(name) = self.shadows.get(&shadow) {
+            return Some((name.clone(), mirror));
         }
-        let name = self.shadows.entry(shadow).or_insert_with_key(shadow_name);
-        Some((name.clone(), mirror))
+        let name = shadow_name(&shadow);
+        let most = terms.most_shadows();
+        let (reason, message) = if terms.own_shadows.contains(&name) {
+            (
+                Reason::Duplicate,
+                format!("needs a shadow {name:?}, and the configuration has one of this name; rename that"),
+            )
+        } else if self.shadows.len() >= most {
+            let own = terms.own_shadows.len();
+            (
+                Reason::LimitExceeded,
+                format!("needs one shadow too many; allowed are {most} beside {own} of the configuration"),
+            )
+        } else {
+            self.shadows.insert(shadow, name.clone());
+            return Some((name, mirror));
+        };
+        self.findings.push(Finding::new(rule.route, rule.path.clone(), reason, message));
+        None
     }
 
     /// Leaves out rules that neither mirror nor can take a request from one that does, so that a cluster with

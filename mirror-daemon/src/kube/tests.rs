@@ -45,9 +45,9 @@ fn import_with(manifests: &str, base: &str) -> Imported {
 }
 
 fn import_documents(documents: Vec<Value>, base: &str) -> Imported {
-    let settings = Config::from_toml(base, "base").unwrap_or_else(|faults| panic!("{faults}")).kubernetes;
+    let terms = Terms::of(&Config::from_toml(base, "base").unwrap_or_else(|faults| panic!("{faults}")));
     let (objects, mut findings) = Objects::from_documents(documents);
-    let resolved = resolve(&objects, &settings);
+    let resolved = resolve(&objects, &terms);
     findings.extend_from_slice(resolved.findings());
     let toml = resolved.to_toml();
     let config = Config::from_toml(&format!("{base}\n{toml}"), "imported")

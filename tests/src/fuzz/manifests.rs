@@ -1,7 +1,7 @@
 //! Any text: manifests of Kubernetes objects.
 
-use mirror_daemon::config::{Config, KubernetesConfig};
-use mirror_daemon::kube::{self, Finding, Objects};
+use mirror_daemon::config::Config;
+use mirror_daemon::kube::{self, Finding, Objects, Terms};
 
 pub(super) fn run(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
@@ -15,7 +15,7 @@ pub(super) fn run(input: &[u8]) {
 
 /// What was found is shown in one line, and what is made is a configuration.
 fn check(objects: &Objects, findings: Vec<Finding>) {
-    let resolved = kube::resolve(objects, &KubernetesConfig::default());
+    let resolved = kube::resolve(objects, &Terms::default());
     for finding in findings.iter().chain(resolved.findings()) {
         assert!(!finding.to_string().chars().any(char::is_control), "{finding:?}");
     }

@@ -39,13 +39,13 @@ async fn cluster() -> Fake {
 }
 
 fn follow(fake: &Fake) -> ClusterRules {
-    follow_with(fake, KubernetesConfig::default(), Limits::default())
+    follow_with(fake, Terms::default(), Limits::default())
 }
 
-fn follow_with(fake: &Fake, settings: KubernetesConfig, limits: Limits) -> ClusterRules {
+fn follow_with(fake: &Fake, terms: Terms, limits: Limits) -> ClusterRules {
     let config = ::kube::Config::new(format!("http://{}", fake.address).parse().unwrap());
     let client = crate::cluster::client::client(config).unwrap();
-    let books = Books::new(settings, limits);
+    let books = Books::new(terms, limits);
     ClusterRules::start_with(&Handle::current(), client, books, Arc::default(), PACE)
 }
 
@@ -76,7 +76,7 @@ async fn until_state(rules: &ClusterRules, kind: Kind, state: WatchState) {
 
 /// The rules as they would be taken now; empty before anything is known.
 fn toml(rules: &ClusterRules) -> String {
-    let settings = rules.shared.books().settings.clone();
+    let settings = rules.shared.books().terms.clone();
     rules.resolve(&settings).map(|resolved| resolved.to_toml()).unwrap_or_default()
 }
 

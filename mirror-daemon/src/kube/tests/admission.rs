@@ -1,7 +1,6 @@
 //! Routes that a Gateway takes, and those that it does not.
 
 use super::*;
-use crate::config::KubernetesConfig;
 
 /// A Gateway; `listeners` is the YAML of `spec.listeners`, in flow style.
 fn gateway(namespace: &str, name: &str, listeners: &str) -> String {
@@ -34,15 +33,11 @@ const PARENT: &str = "[{ name: gw, namespace: infra }]";
 
 /// What a cluster with these objects makes.
 fn in_cluster(manifests: &str) -> Resolved {
-    in_cluster_with(manifests, &KubernetesConfig::default())
-}
-
-fn in_cluster_with(manifests: &str, settings: &KubernetesConfig) -> Resolved {
     let mut objects = Objects::of_cluster();
     for value in documents(manifests, "test").unwrap() {
         objects.insert(value).unwrap();
     }
-    resolve(&objects, settings)
+    resolve(&objects, &Terms::default())
 }
 
 /// The hosts of the only route; `None`: it was not taken, and its owner was told.

@@ -1,7 +1,6 @@
 //! Any order gives the same rules, and no text brings the daemon down.
 
 use super::*;
-use crate::config::KubernetesConfig;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -188,7 +187,26 @@ fn more_shadows_than_there_can_be_are_told() {
 }
 
 #[test]
+fn rules_get_the_room_and_the_names_that_the_configuration_leaves() {
+    let mut text = String::new();
+    for name in ["s1", "s2", "s3"] {
+        text += &service("a", name, 80);
+        text += &route("a", name, "[]", &format!("[{{ filters: [{}] }}]", mirror_to(name)));
+    }
+    let own = |names: &[String]| -> String {
+        names.iter().map(|name| format!("[[shadow]]\nname = \"{name}\"\nurl = \"http://x:1\"\n")).collect()
+    };
+    let many: Vec<String> = (0..255).map(|number| format!("own{number}")).collect();
+    let full = import_with(&text, &own(&many));
+    assert_eq!(full.config.shadows.len(), 256);
+    assert_eq!(full.reasons(), [Reason::LimitExceeded, Reason::LimitExceeded]);
+    let taken = import_with(&text, &own(&["a.s2.80".to_owned()]));
+    assert_eq!(taken.config.shadows.len(), 3);
+    assert_eq!(taken.reasons(), [Reason::Duplicate]);
+}
+
+#[test]
 fn nothing_makes_nothing() {
-    let resolved = resolve(&Objects::default(), &KubernetesConfig::default());
+    let resolved = resolve(&Objects::default(), &Terms::default());
     assert_eq!((resolved.to_toml().as_str(), resolved.mirror_count(), resolved.findings().len()), ("", 0, 0));
 }

@@ -256,7 +256,7 @@ fn object_that_is_there_twice_is_left_out_unless_both_are_the_same() {
 #[test]
 fn objects_of_a_watch_are_replaced_and_forgotten() {
     let mut objects = Objects::of_cluster();
-    let settings = crate::config::KubernetesConfig::default();
+    let settings = Terms::default();
     let filters = format!("[{{ filters: [{}] }}]", mirror_to("s"));
     let text = open_gateway("a") + &service("a", "s", 80) + &route("a", "r", "[x.example]", &filters);
     for value in documents(&text, "t").unwrap() {

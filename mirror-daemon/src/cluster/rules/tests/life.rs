@@ -78,7 +78,7 @@ async fn server_that_is_away_at_the_start_is_waited_for() {
     fake.stop();
     let rules = follow(&fake);
     until_state(&rules, Kind::Upstream, WatchState::Failing).await;
-    assert!(rules.resolve(&KubernetesConfig::default()).is_none());
+    assert!(rules.resolve(&Terms::default()).is_none());
     fake.start_again().await;
     rules.changed().await;
     assert!(rules.status().is_synced);
@@ -144,7 +144,7 @@ async fn server_that_ends_every_watch_at_once_is_not_asked_without_a_pause() {
     let begun = Instant::now();
     let config = ::kube::Config::new(format!("http://{}", fake.address).parse().unwrap());
     let client = crate::cluster::client::client(config).unwrap();
-    let settings = KubernetesConfig::default();
+    let settings = Terms::default();
     let rules = ClusterRules::start(&Handle::current(), client, settings, Arc::default());
     let watches = || fake.requests(&format!("WATCH {ROUTES}")).len();
     until(|| watches() >= 4, || format!("{:?}", rules.status())).await;
@@ -163,7 +163,7 @@ async fn right_that_is_missing_is_waited_for() {
     until_state(&rules, Kind::Service, WatchState::Forbidden).await;
     until(|| failures(&rules, Kind::Service, "forbidden") >= 2, || format!("{:?}", rules.status())).await;
     assert_eq!(status(&rules, Kind::Service).state, WatchState::Forbidden);
-    assert!(rules.resolve(&KubernetesConfig::default()).is_none(), "without Services there is no rule");
+    assert!(rules.resolve(&Terms::default()).is_none(), "without Services there is no rule");
     fake.with(|state| state.forbidden.clear());
     rules.changed().await;
     assert!(toml(&rules).contains("cart.example"));

@@ -1,6 +1,7 @@
 //! Changes in the cluster, and what of them is told.
 
 use super::*;
+use crate::config::KubernetesConfig;
 use crate::kube::{LabelSelector, Reason};
 
 #[tokio::test]
@@ -12,7 +13,7 @@ async fn nothing_is_taken_before_every_kind_was_listed() {
     let rules = follow(&fake);
     until_state(&rules, Kind::HttpRoute, WatchState::Watching).await;
     until_state(&rules, Kind::Upstream, WatchState::Absent).await;
-    assert!(rules.resolve(&KubernetesConfig::default()).is_none());
+    assert!(rules.resolve(&Terms::default()).is_none());
     assert!(!rules.status().is_synced);
     fake.with(|state| state.held_back.clear());
     rules.changed().await;
@@ -26,7 +27,7 @@ async fn cluster_without_any_route_is_known_too() {
     let fake = Fake::start().await;
     let rules = follow(&fake);
     rules.changed().await;
-    let resolved = rules.resolve(&KubernetesConfig::default()).unwrap();
+    let resolved = rules.resolve(&Terms::default()).unwrap();
     assert_eq!(resolved.mirror_count(), 0);
 }
 
@@ -74,6 +75,7 @@ async fn rules_that_run_already_are_not_told_again() {
     rules.changed().await;
     let settings =
         KubernetesConfig { cluster_domain: "corp.example".to_owned(), ..KubernetesConfig::default() };
+    let settings = Terms { settings, ..Terms::default() };
     let resolved = rules.resolve(&settings).unwrap();
     assert!(resolved.to_toml().contains("shadow.shop.svc.corp.example"));
     rules.taken(&settings, Some(&resolved));
@@ -132,6 +134,7 @@ async fn selector_and_a_gateways_own_mirroring_hold_for_routes_that_change() {
     fake.put(ROUTES, route("cart", "shop/shadow", 100));
     let route_selector = LabelSelector::parse("mirror=yes").unwrap();
     let settings = KubernetesConfig { route_selector, ..KubernetesConfig::default() };
+    let settings = Terms { settings, ..Terms::default() };
     let rules = follow_with(&fake, settings, Limits::default());
     rules.changed().await;
     assert!(!toml(&rules).contains("[[shadow]]"), "{}", toml(&rules));
