@@ -63,6 +63,24 @@ fn grant_that_is_removed_is_revoked() {
 }
 
 #[test]
+fn external_name_is_no_way_round_a_grant() {
+    let external = "apiVersion: v1\nkind: Service\nmetadata: { namespace: a, name: s }\n\
+                    spec: { type: ExternalName, externalName: s.b.svc.cluster.local }\n---\n";
+    let by_upstream = OPTION.to_owned() + &upstream("kube: { serviceName: s, servicePort: 80 }") + &with_option();
+    for manifests in [external.to_owned() + &mirroring("name: s, port: 80"), external.to_owned() + &by_upstream] {
+        let mut objects = Objects::of_cluster();
+        for value in documents(&(open_gateway("a") + &manifests), "t").unwrap() {
+            objects.insert(value).unwrap();
+        }
+        let resolved = resolve(&objects, &Terms::default());
+        assert_eq!((resolved.mirror_count(), resolved.findings()[0].reason), (0, Reason::Unsupported));
+        // In files of the operator's own it is taken.
+        let wanted = manifests.replace("percentage: 5", "percentage: 100");
+        assert_eq!(import(&wanted).ask(Ask::default()).1, ["a.s.80"]);
+    }
+}
+
+#[test]
 fn rules_are_cut_to_what_is_still_so() {
     let made = |manifests: &str| {
         let (objects, _) = Objects::from_documents(documents(manifests, "t").unwrap());
