@@ -16,6 +16,7 @@
 
 mod admission;
 mod backend;
+mod budget;
 mod cut;
 mod finding;
 mod manifest;

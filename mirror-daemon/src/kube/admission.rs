@@ -33,6 +33,16 @@ pub(super) struct Attachment {
     pub(super) hosts: Vec<HostPattern>,
 }
 
+impl Attachment {
+    /// Whether some request may belong to both.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        let share_gateway = self.gateways.is_empty()
+            || other.gateways.is_empty()
+            || self.gateways.iter().any(|gateway| other.gateways.contains(gateway));
+        share_gateway && matches::hosts_overlap(&self.hosts, &other.hosts)
+    }
+}
+
 /// A route that asks to be taken.
 pub(super) struct Admission<'a> {
     pub(super) objects: &'a Objects,

@@ -2,6 +2,7 @@
 
 use super::admission::{Admission, Attachment};
 use super::backend::Backend;
+use super::budget::{Budget, MAX_TOML_BYTES};
 use super::finding::{Finding, Reason};
 use super::matches::{self, RuleMatch};
 use super::mirrors::{Host, Mirror, RuleOf, created};
@@ -9,6 +10,7 @@ use super::object::ObjectRef;
 use super::objects::Objects;
 use super::terms::Terms;
 use super::views::{HttpRoute, HttpRouteRule};
+use super::write;
 use crate::config::{AlreadyMirrored, KubernetesConfig};
 use crate::rule::HostPattern;
 use siphasher::sip::SipHasher13;
@@ -56,6 +58,20 @@ pub(super) struct Rule {
     pub(super) mirrors: Vec<(String, Mirror)>,
 }
 
+/// A route that some gateway of ours takes.
+struct Candidate<'a> {
+    name: &'a ObjectRef,
+    rules: Vec<RuleOf<'a>>,
+    attachments: Vec<Attachment>,
+    /// It asks for a mirror, and may have one.
+    has_mirror: bool,
+    may_mirror: bool,
+}
+
+/// Those of a route that has none: everything.
+static DEFAULT_RULES: [HttpRouteRule; 1] =
+    [HttpRouteRule { matches: Vec::new(), filters: Vec::new(), backend_refs: Vec::new() }];
+
 /// Makes rules of all HTTPRoutes. The same objects give the same rules, in whatever order they came.
 #[must_use]
 pub fn resolve(objects: &Objects, terms: &Terms) -> Resolved {
@@ -69,11 +85,25 @@ pub fn resolve(objects: &Objects, terms: &Terms) -> Resolved {
         let timestamp = &route.metadata.creation_timestamp;
         (created(timestamp), name.namespace.as_str(), name.name.as_str())
     });
-    for (name, route) in routes {
-        let found = resolved.route(objects, terms, name, route);
-        resolved.routes.extend(found);
+    let candidates: Vec<Candidate<'_>> = routes
+        .into_iter()
+        .filter_map(|(name, route)| resolved.candidate((objects, terms), name, route))
+        .collect();
+    let mirroring: Vec<&Attachment> =
+        candidates.iter().filter(|own| own.may_mirror).flat_map(|own| &own.attachments).collect();
+    let mut budget = Budget::default();
+    for candidate in &candidates {
+        // The others are of no use, and take no part of the budget.
+        if candidate.has_mirror
+            || candidate.attachments.iter().any(|own| mirroring.iter().any(|other| own.meets(other)))
+        {
+            let found = resolved.routes_of(candidate, terms, &mut budget);
+            resolved.routes.extend(found);
+        }
     }
     resolved.drop_idle_rules();
+    resolved.drop_what_is_too_long();
+    resolved.drop_idle_shadows();
     resolved.findings.sort_unstable();
     resolved.findings.dedup();
     resolved
@@ -92,26 +122,28 @@ impl Resolved {
         self.routes.iter().flat_map(|route| &route.rules).map(|rule| rule.mirrors.len()).sum()
     }
 
-    /// One for each set of hosts that it holds for; none: it can't take a request that some gateway of ours gets.
-    fn route(&mut self, objects: &Objects, terms: &Terms, name: &ObjectRef, route: &HttpRoute) -> Vec<Route> {
+    /// `None`: it can't take a request that some gateway of ours gets.
+    fn candidate<'a>(
+        &mut self,
+        (objects, terms): (&'a Objects, &'a Terms),
+        name: &'a ObjectRef,
+        route: &'a HttpRoute,
+    ) -> Option<Candidate<'a>> {
         let settings = &terms.settings;
-        let default = [HttpRouteRule::default()];
-        let rules = if route.spec.rules.is_empty() { default.as_slice() } else { &route.spec.rules };
-        let rule_of = |index, rule| {
+        let rules = if route.spec.rules.is_empty() { &DEFAULT_RULES } else { route.spec.rules.as_slice() };
+        let rule_of = |(index, rule)| {
             let path = format!("spec.rules[{index}]");
             RuleOf { objects, settings, route: name, rule, path }
         };
-        let rules: Vec<RuleOf<'_>> =
-            rules.iter().enumerate().map(|(index, rule)| rule_of(index, rule)).collect();
+        let rules: Vec<RuleOf<'_>> = rules.iter().enumerate().map(rule_of).collect();
         let has_mirror = rules.iter().any(|rule| rule.has_request_mirror() || rule.asks_for_shadowing());
         // Others' routes that mirror nothing are not worth a word.
         let mut silent = Vec::new();
         let findings = if has_mirror { &mut self.findings } else { &mut silent };
-        let Some(hosts) = matches::hosts(name, &route.spec.hostnames, findings) else { return vec![] };
-        let admission = Admission { objects, settings, name, route, hosts: &hosts };
-        let attachments = admission.attachments(findings);
+        let hosts = matches::hosts(name, &route.spec.hostnames, findings)?;
+        let attachments = Admission { objects, settings, name, route, hosts: &hosts }.attachments(findings);
         if attachments.is_empty() {
-            return vec![];
+            return None;
         }
         let may_mirror = has_mirror
             && settings.route_selector.selects(&route.metadata.labels)
@@ -120,36 +152,36 @@ impl Resolved {
             let message = format!("has {} rules; allowed are {MAX_RULES}", rules.len());
             findings.push(Finding::new(name, "spec.rules", Reason::LimitExceeded, message));
         }
+        Some(Candidate { name, rules, attachments, has_mirror, may_mirror })
+    }
+
+    /// One for each set of hosts that it holds for; none: there is no room for it.
+    fn routes_of(&mut self, own: &Candidate<'_>, terms: &Terms, budget: &mut Budget) -> Vec<Route> {
         let mut found = Vec::new();
-        for (index, rule) in rules.iter().enumerate().take(MAX_RULES) {
-            found.extend(self.rule(index, rule, terms, [has_mirror, may_mirror]));
+        for (index, rule) in own.rules.iter().enumerate().take(MAX_RULES) {
+            let mut findings = Vec::new();
+            let matches = matches::rule_matches(rule, budget, &mut findings);
+            let mirrors = if own.may_mirror { rule.mirrors(&mut findings) } else { vec![] };
+            if own.has_mirror {
+                self.findings.append(&mut findings);
+            }
+            let Ok(matches) = matches else {
+                let message = Budget::exceeded();
+                self.findings.push(Finding::new(own.name, rule.path.clone(), Reason::LimitExceeded, message));
+                return vec![];
+            };
+            let Some(matches) = matches else { continue };
+            let mirrors =
+                mirrors.into_iter().filter_map(|mirror| self.with_shadow(rule, mirror, terms)).collect();
+            found.push(Rule { index, matches, mirrors });
         }
-        let routes = attachments.into_iter().map(|Attachment { gateways, hosts }| Route {
-            object: name.clone(),
-            hosts,
-            gateways,
+        let routes = own.attachments.iter().map(|Attachment { gateways, hosts }| Route {
+            object: own.name.clone(),
+            hosts: hosts.clone(),
+            gateways: gateways.clone(),
             rules: found.clone(),
         });
         routes.collect()
-    }
-
-    fn rule(
-        &mut self,
-        index: usize,
-        rule: &RuleOf<'_>,
-        terms: &Terms,
-        [has_mirror, may_mirror]: [bool; 2],
-    ) -> Option<Rule> {
-        let mut findings = Vec::new();
-        let matches = matches::rule_matches(rule.route, &rule.path, &rule.rule.matches, &mut findings);
-        let mirrors = if may_mirror { rule.mirrors(&mut findings) } else { vec![] };
-        if has_mirror {
-            self.findings.append(&mut findings);
-        }
-        let matches = matches?;
-        let mirrors =
-            mirrors.into_iter().filter_map(|mirror| self.with_shadow(rule, mirror, terms)).collect();
-        Some(Rule { index, matches, mirrors })
     }
 
     /// The mirror with the name of its shadow, if there is room for that.
@@ -183,15 +215,34 @@ impl Resolved {
     /// many routes and few mirrors makes a short configuration.
     fn drop_idle_rules(&mut self) {
         let mirrors = |route: &Route| route.rules.iter().any(|rule| !rule.mirrors.is_empty());
-        let meets = |left: &Route, right: &Route| {
-            let share_gateway = left.gateways.is_empty()
-                || right.gateways.is_empty()
-                || left.gateways.iter().any(|gateway| right.gateways.contains(gateway));
-            share_gateway && matches::hosts_overlap(&left.hosts, &right.hosts)
-        };
-        let mirroring: Vec<Route> = self.routes.iter().filter(|route| mirrors(route)).cloned().collect();
-        self.routes.retain(|route| mirroring.iter().any(|other| meets(route, other)));
+        let place =
+            |route: &Route| Attachment { gateways: route.gateways.clone(), hosts: route.hosts.clone() };
+        let mirroring: Vec<Attachment> =
+            self.routes.iter().filter(|route| mirrors(route)).map(place).collect();
+        self.routes.retain(|route| {
+            let own = place(route);
+            mirroring.iter().any(|other| own.meets(other))
+        });
         self.routes.retain(|route| !route.rules.is_empty());
+    }
+
+    /// Leaves out the routes behind those that fill the configuration.
+    fn drop_what_is_too_long(&mut self) {
+        let mut left = MAX_TOML_BYTES;
+        let findings = &mut self.findings;
+        self.routes.retain(|route| match left.checked_sub(write::route_bytes(route)) {
+            Some(less) => {
+                left = less;
+                true
+            }
+            None => {
+                let message = format!(
+                    "is too long; all routes together may take {MAX_TOML_BYTES} bytes, the older first"
+                );
+                findings.push(Finding::new(&route.object, "", Reason::LimitExceeded, message));
+                false
+            }
+        });
     }
 }
 

@@ -66,8 +66,11 @@ fn grant_that_is_removed_is_revoked() {
 fn external_name_is_no_way_round_a_grant() {
     let external = "apiVersion: v1\nkind: Service\nmetadata: { namespace: a, name: s }\n\
                     spec: { type: ExternalName, externalName: s.b.svc.cluster.local }\n---\n";
-    let by_upstream = OPTION.to_owned() + &upstream("kube: { serviceName: s, servicePort: 80 }") + &with_option();
-    for manifests in [external.to_owned() + &mirroring("name: s, port: 80"), external.to_owned() + &by_upstream] {
+    let by_upstream =
+        OPTION.to_owned() + &upstream("kube: { serviceName: s, servicePort: 80 }") + &with_option();
+    for manifests in
+        [external.to_owned() + &mirroring("name: s, port: 80"), external.to_owned() + &by_upstream]
+    {
         let mut objects = Objects::of_cluster();
         for value in documents(&(open_gateway("a") + &manifests), "t").unwrap() {
             objects.insert(value).unwrap();

@@ -205,6 +205,64 @@ fn rules_get_the_room_and_the_names_that_the_configuration_leaves() {
     assert_eq!(taken.reasons(), [Reason::Duplicate]);
 }
 
+/// A route with a mirror and `count` times the regular expression `pattern`.
+fn with_patterns(name: &str, age: u32, pattern: &str, count: usize) -> String {
+    let one = format!("{{ path: {{ type: RegularExpression, value: '{pattern}' }} }}");
+    let rule = |length: usize| {
+        format!("{{ matches: [{}], filters: [{}] }}", vec![one.as_str(); length].join(", "), mirror_to("s"))
+    };
+    let rules: Vec<String> =
+        (0..count.div_ceil(100)).map(|index| rule((count - index * 100).min(100))).collect();
+    let created = format!("namespace: a, creationTimestamp: '2024-05-0{age}T10:00:00Z'");
+    route("a", name, &format!("[{name}.example]"), &format!("[{}]", rules.join(", ")))
+        .replace("namespace: a", &created)
+}
+
+#[test]
+fn regular_expressions_have_a_bound_in_number_and_in_bytes() {
+    let service = service("a", "s", 80);
+    let of = |routes: &[String]| import(&(service.clone() + &routes.concat()));
+    let many = of(&[
+        with_patterns("old", 1, "/a", 999),
+        with_patterns("young", 2, "/a", 2),
+        with_patterns("last", 3, "/a", 1),
+    ]);
+    assert_eq!(many.reasons(), [Reason::LimitExceeded, Reason::LimitExceeded]);
+    assert!(many.toml.contains("old.example") && !many.toml.contains("young.example"));
+
+    // Each takes some 100 KiB.
+    let large = "(a{50}b){40}";
+    let bytes = crate::rule::FullRegex::new(large).unwrap().memory_bytes();
+    assert!(bytes > 64 * 1024, "{bytes}");
+    let heavy = of(&[with_patterns("old", 1, large, 20), with_patterns("young", 2, large, 400)]);
+    assert_eq!(heavy.reasons(), [Reason::LimitExceeded]);
+    assert_eq!(heavy.findings[0].object.to_string(), "HTTPRoute a/young");
+    assert!(heavy.toml.contains("old.example") && !heavy.toml.contains("young.example"));
+}
+
+#[test]
+fn routes_that_meet_no_mirror_take_no_part_of_the_budget() {
+    let idle = with_patterns("idle", 1, "/a", 900).replace(&mirror_to("s"), "{ type: URLRewrite }");
+    let imported = import(&(service("a", "s", 80) + &idle + &with_patterns("young", 2, "/a", 900)));
+    assert_eq!(imported.findings, []);
+    assert!(imported.toml.contains("young.example") && !imported.toml.contains("idle.example"));
+}
+
+#[test]
+fn routes_beyond_the_length_of_a_configuration_are_left_out() {
+    let long = |name: &str, age: u32| {
+        let one = format!("{{ path: {{ type: Exact, value: /{} }} }}", "x".repeat(100_000));
+        let rule =
+            format!("{{ matches: [{}], filters: [{}] }}", vec![one.as_str(); 50].join(", "), mirror_to("s"));
+        let created = format!("namespace: a, creationTimestamp: '2024-05-0{age}T10:00:00Z'");
+        route("a", name, "[]", &format!("[{rule}]")).replace("namespace: a", &created)
+    };
+    let imported = import(&(service("a", "s", 80) + &long("old", 1) + &long("young", 2)));
+    assert_eq!(imported.reasons(), [Reason::LimitExceeded]);
+    assert_eq!(imported.findings[0].object.to_string(), "HTTPRoute a/young");
+    assert_eq!(imported.config.rules.route_count(), 1);
+}
+
 #[test]
 fn nothing_makes_nothing() {
     let resolved = resolve(&Objects::default(), &Terms::default());
