@@ -45,4 +45,7 @@ pub const FORCED_WAKE_UP_GAP_NS: u64 = 500_000;
 pub const SHED_LEVELS: u32 = 256;
 
 /// `SO_MARK` of the daemon's own sockets to shadows: what carries it is never captured.
-pub const SHADOW_SOCKET_MARK: u32 = 0x6d69_7272;
+///
+/// None of its bits is one by which a network plugin routes or marks on a node: the upper half (Calico; Cilium's
+/// identities), 0x0f00 (Cilium), 0x4000 and 0x8000 (kube-proxy), 0x80 (the VPC plugin of AWS).
+pub const SHADOW_SOCKET_MARK: u32 = 0x306d;

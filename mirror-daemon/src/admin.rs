@@ -8,7 +8,8 @@
 //! | `/readyz` | 200 when every capture point that is wanted is attached and all rules are known; 503 names what is missing |
 //! | `/ledger` | where every request went, as JSON |
 //!
-//! Bounds: [`MAX_CONNECTIONS`] at once, the next one is closed unread; [`HEAD_TIMEOUT`] for a request head and
+//! Bounds: [`MAX_CONNECTIONS`] at once, of which a further one closes the oldest, so that nobody who holds them keeps
+//! monitors and probes out; [`HEAD_TIMEOUT`] for a request head and
 //! for an idle connection; [`MAX_HEAD_BYTES`]; no request bodies; [`CONNECTION_LIFETIME`] for a connection.
 //! Left out: anything that changes the daemon.
 
@@ -21,6 +22,7 @@ pub use pages::{Health, Pages};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -28,11 +30,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time;
 
-/// Most connections at once; further ones are closed unread.
+/// Most connections at once; for a further one the oldest is closed.
 pub const MAX_CONNECTIONS: usize = 32;
 /// Most bytes of a request head; a larger one is answered 431.
 pub const MAX_HEAD_BYTES: usize = 8 * 1024;
@@ -146,10 +148,11 @@ impl AdminListener {
     /// [`LINGER`] to be read. All of its tasks end with it, also when it is dropped.
     pub async fn serve(self, pages: Pages, stop: impl Future<Output = ()>) {
         let pages = Arc::new(pages);
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         // From here to each connection's task: that the server stops.
         let (stop_tx, stop_rx) = watch::channel(false);
         let mut connections = JoinSet::new();
+        // Of these, the oldest first, and some that have ended.
+        let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
         let mut stop = pin!(stop);
         loop {
             let accepted = tokio::select! {
@@ -166,12 +169,14 @@ impl AdminListener {
                     continue;
                 }
             };
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+            by_age.retain(|connection| !connection.is_finished());
+            if by_age.len() >= MAX_CONNECTIONS
+                && let Some(oldest) = by_age.pop_front()
+            {
+                oldest.abort();
+            }
             let connection = serve_connection(stream, Arc::clone(&pages), stop_rx.clone());
-            connections.spawn(async move {
-                connection.await;
-                drop(slot);
-            });
+            by_age.push_back(connections.spawn(connection));
         }
         drop(self.listener);
         let _ = stop_tx.send(true);

@@ -21,7 +21,7 @@ use crate::cli::{
     CheckArgs, Command, DoctorArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ExplainArgs, RunArgs, TapArgs,
 };
 use crate::config::Config;
-use crate::doctor::{Facts, Report};
+use crate::doctor::{self, Facts, Report};
 use crate::explain::{self, Question};
 use crate::supervisor::{self, Restart};
 use crate::telemetry::logging::in_words;
@@ -142,7 +142,9 @@ fn load(path: &Path) -> Result<Config, Failure> {
 }
 
 fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
-    let report = Report::of(&Facts::read());
+    let place =
+        doctor::Place { node: pods::node(args.node_name.as_deref()), kubeconfig: args.kubeconfig.clone() };
+    let report = Report::of(&Facts::read(place));
     match args.json {
         true => print_json(&report)?,
         false => print(&report.to_string())?,

@@ -35,6 +35,7 @@ pub use error::CaptureError;
 pub use live::{LiveWriter, now};
 pub use load::{Capture, TestKnobs, open, open_with, unbuilt};
 pub use marker::SocketMarker;
+pub(crate) use pod::NAMESPACES;
 pub use reader::{Drained, RingReader, Waker};
 pub use seam::{AttacherClient, AttacherLink, Prepared, Trial};
 pub(crate) use seam::{Terms, attend};

@@ -72,11 +72,15 @@ Exit codes:
 ";
 
 const DOCTOR_HELP: &str = "\
-It loads the kernel programs' maps for a moment and attaches nothing.
+It loads the kernel programs' maps for a moment and attaches nothing. Where an API server is known, it is asked
+what the daemon may do there.
 
 Examples:
-  On a node, or in the daemon's own container with its capabilities:
+  On a node:
     mirror-daemon doctor
+
+  In the daemon's own container, with its capabilities and its ServiceAccount:
+    kubectl exec -n mirror-system mirror-daemon-x7k2p -- /mirror-daemon doctor
 
   In a script:
     mirror-daemon doctor --json
@@ -218,6 +222,12 @@ pub struct CheckArgs {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = DOCTOR_HELP)]
 pub struct DoctorArgs {
+    /// How the cluster's API server is reached; otherwise by $KUBECONFIG, or in a pod by its service account
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The node that this is [default: $NODE_NAME]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
     /// Write the findings as JSON
     #[arg(long)]
     pub json: bool,

@@ -1,12 +1,13 @@
 //! `doctor`: says what would work on this node, and what to change. It attaches nothing.
 //!
 //! ```text
-//! /proc, /sys, a trial load ─▶ Facts (facts) ─▶ Findings (here, pure) ─▶ lines or JSON
+//! /proc, /sys, a trial load, the API server ─▶ Facts (facts) ─▶ Findings (here, pure) ─▶ lines or JSON
 //! ```
 
+mod cluster;
 mod facts;
 
-pub use facts::{Capability, Facts, KernelRelease};
+pub use facts::{Capability, Facts, KernelRelease, Place};
 
 use serde::Serialize;
 use std::fmt;
@@ -16,8 +17,8 @@ const OLDEST_KERNEL: KernelRelease = KernelRelease { major: 5, minor: 8 };
 const OLDEST_TRIED_KERNEL: KernelRelease = KernelRelease { major: 5, minor: 15 };
 /// TCX links.
 const TCX_KERNEL: KernelRelease = KernelRelease { major: 6, minor: 6 };
-/// Pods that are named one by one.
-const NAMED_PODS: usize = 5;
+/// The network plugin that hides pods from the host's side.
+const CILIUM: &str = "Cilium";
 
 /// How good a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -57,7 +58,9 @@ impl Report {
     pub fn of(facts: &Facts) -> Self {
         let findings = [programs(facts), kernel(facts), tc(facts), trial(facts), capabilities(facts)]
             .into_iter()
-            .chain([cgroups(facts), network(facts), pods_found(facts)])
+            .chain([cgroups(facts), cluster::node(facts), cluster::api_server(facts), cluster::rights(facts)])
+            .chain([cluster::gateway_api(facts), cluster::pods(facts), cluster::namespaces(facts)])
+            .chain([network(facts)])
             .flatten()
             .collect();
         Self { findings }
@@ -191,41 +194,32 @@ fn cgroups(facts: &Facts) -> Option<Finding> {
 }
 
 fn network(facts: &Facts) -> Option<Finding> {
+    const PREFIXES: [(&str, &str); 5] = [
+        ("cilium_", CILIUM),
+        ("cali", "Calico"),
+        ("flannel", "Flannel"),
+        ("weave", "Weave"),
+        ("antrea", "Antrea"),
+    ];
     let has = |prefix: &str| facts.interfaces.iter().any(|name| name.starts_with(prefix));
-    let configured = facts.cni_configs.iter().any(|name| name.contains("cilium"));
-    if has("cilium_") || configured {
-        return finding(
+    let is_configured = facts.cni_configs.iter().any(|name| name.contains("cilium")).then_some(CILIUM);
+    let seen = || PREFIXES.iter().find(|(prefix, _)| has(prefix)).map(|(_, name)| *name);
+    match is_configured.or_else(seen).or_else(|| cluster::network_plugin(facts)) {
+        Some(CILIUM) => finding(
             "network",
             State::Limited,
             "Cilium: with its host routing the host's side of a pod sees nothing",
             "take the pod's cgroup, or its own interface (`netns`), never `side = \"host\"`",
-        );
-    }
-    let known = [("cali", "Calico"), ("flannel", "Flannel"), ("weave", "Weave"), ("antrea", "Antrea")];
-    let found = known.iter().find(|(prefix, _)| has(prefix)).map(|(_, name)| *name);
-    match found.or((!facts.cni_configs.is_empty()).then_some("another network plugin")) {
+        ),
         Some(name) => {
             finding("network", State::Good, format!("{name}: cgroups and interfaces both see pods"), "")
         }
+        None if !facts.cni_configs.is_empty() || facts.cluster.is_some() => {
+            let found = "an unknown network plugin: pods' cgroups and pods' own interfaces work with any";
+            finding("network", State::Good, found, "")
+        }
         None => finding("network", State::Good, "no network plugin of Kubernetes found", ""),
     }
-}
-
-fn pods_found(facts: &Facts) -> Option<Finding> {
-    let count = facts.pods.len();
-    if count == 0 {
-        let found =
-            "no pod's cgroup found: this is no Kubernetes node, or its /sys/fs/cgroup is not mounted here";
-        return finding(
-            "pods",
-            State::Limited,
-            found,
-            "on a node, mount the host's /sys/fs/cgroup read-only",
-        );
-    }
-    let named: Vec<_> = facts.pods.iter().take(NAMED_PODS).map(|pod| pod.uid.as_str()).collect();
-    let more = if count > NAMED_PODS { ", ..." } else { "" };
-    finding("pods", State::Good, format!("{count} pods with a cgroup: {}{more}", named.join(", ")), "")
 }
 
 #[cfg(test)]

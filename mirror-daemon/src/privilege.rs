@@ -1,8 +1,13 @@
 //! What the two processes of a daemon may do: the attacher keeps what attaching takes, the parser keeps nothing.
 //!
-//! Capabilities and Landlock are a thread's own and pass on to the threads that it starts. So all of this is done while
+//! Capabilities, Landlock and seccomp are a thread's own and pass on to the threads that it starts. So all of this is done while
 //! a process has one thread, and refused when it has more.
 
+mod calls;
+
+pub use calls::CallsError;
+
+use crate::telemetry::logging::in_words;
 use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -73,6 +78,10 @@ pub fn give_up() -> Result<(), PrivilegeError> {
     set(CapabilitySets { effective: none, permitted: none, inheritable: none })?;
     rustix::thread::set_no_new_privs(true).map_err(io::Error::from)?;
     let landlock = restrict_files()?;
+    if let Err(error) = calls::refuse() {
+        let why = in_words(&error);
+        tracing::warn!(why, "the parser's system calls are refused only as its container or unit says");
+    }
     look_at(&std::fs::read_to_string("/proc/thread-self/status")?).map_err(PrivilegeError::Left)?;
     let file_system = match landlock {
         RulesetStatus::FullyEnforced => "read-only",
@@ -120,7 +129,7 @@ fn restrict_files() -> Result<RulesetStatus, PrivilegeError> {
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_write(ABI::V6) | AccessFs::Execute)?
-        .scope(Scope::Signal)?
+        .scope(Scope::Signal | Scope::AbstractUnixSocket)?
         .create()?;
     Ok(ruleset.restrict_self()?.ruleset)
 }

@@ -34,6 +34,8 @@ const ATTACHER_VARIABLE: &str = "MIRROR_ATTACHER";
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest that all may take to be detached after a parser's end.
+const LONGEST_DETACHING: Duration = Duration::from_secs(60);
 /// A parser that lived for so long starts the pauses anew.
 const LONG_LIFE: Duration = Duration::from_secs(60);
 
@@ -250,6 +252,7 @@ impl Parser {
     fn start(restarts: u64, has_captured: &Arc<AtomicBool>) -> Result<Self, SupervisorError> {
         let (near, far) = UnixStream::pair().map_err(refused("make a socket"))?;
         let (orders, taken_orders) = UnixStream::pair().map_err(refused("make a socket"))?;
+        orders.set_nonblocking(true).map_err(refused("make a socket"))?;
         let mut arguments = std::env::args_os();
         let mut command = Command::new("/proc/self/exe");
         command.arg0(arguments.next().unwrap_or_else(|| "mirror-daemon".into()));
@@ -291,7 +294,12 @@ impl Parser {
 
     fn order(&mut self, order: Order) {
         // It reads them whenever it can; a parser that is gone needs none.
-        let _ = self.orders.write_all(&[order.byte()]);
+        let written = self.orders.write(&[order.byte()]);
+        let is_full = written.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        if is_full && order != Order::HangUp {
+            // It has not read hundreds of orders, and will not end by one more.
+            let _ = self.child.kill();
+        }
     }
 
     fn reap(&mut self) -> Result<Option<ExitStatus>, SupervisorError> {
@@ -303,9 +311,17 @@ impl Drop for Parser {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(server) = self.server.take() {
-            let _ = server.join();
+        let Some(server) = self.server.take() else { return };
+        let begun = Instant::now();
+        while !server.is_finished() {
+            if begun.elapsed() > LONGEST_DETACHING {
+                // With this process all that it has attached goes; filters do nothing without it.
+                tracing::error!("the attacher does not come to an end: it is given up");
+                std::process::exit(EXIT_FAILURE.into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
+        let _ = server.join();
     }
 }
 

@@ -62,6 +62,13 @@ pub(crate) fn remove(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(words).map(drop)
 }
 
+/// Takes away everything that an overlay has brought, its namespace included, and waits until it is gone.
+pub(crate) fn remove_all(cluster: &Cluster, overlay: &str) -> Result<()> {
+    let path = Path::new(OVERLAYS).join(overlay);
+    let path = path.to_str().context("the path is no text")?;
+    cluster.kubectl(["delete", "-k", path, "--ignore-not-found", "--wait"]).map(drop)
+}
+
 /// The daemon's pod on a node.
 pub(crate) fn on_node(cluster: &Cluster, number: u32) -> Result<Pod> {
     let node = format!("node-{number}");
@@ -94,13 +101,28 @@ pub(crate) fn log(cluster: &Cluster, pod: &Pod) -> Result<String> {
     cluster.logs(pod, "mirror-daemon")
 }
 
-/// The overlay as it is, with another file in its ConfigMap. Bases are named relative to it, as kustomize demands.
+/// The objects of an overlay with a component.
+pub(crate) fn with_component(cluster: &Cluster, overlay: &str, component: &str) -> Result<String> {
+    let dir = RunDir::new()?;
+    let overlay = relative(dir.path(), &Path::new(OVERLAYS).join(overlay))?;
+    let component = relative(dir.path(), &Path::new(OVERLAYS).join("../components").join(component))?;
+    let text = format!("resources: [{overlay}]\ncomponents: [{component}]\n");
+    std::fs::write(dir.path().join("kustomization.yaml"), text)?;
+    cluster.kubectl(["kustomize", dir.path().to_str().context("the path is no text")?])
+}
+
+/// The overlay as it is, with another file in its ConfigMap.
 fn kustomization(dir: &Path, overlay: &str) -> Result<String> {
-    let base = Path::new(OVERLAYS).join(overlay).canonicalize()?;
-    let up = "../".repeat(dir.canonicalize()?.components().count().saturating_sub(1));
-    let base = base.strip_prefix("/")?.display();
+    let base = relative(dir, &Path::new(OVERLAYS).join(overlay))?;
     Ok(format!(
-        "resources: [{up}{base}]\nconfigMapGenerator:\n  - name: mirror-daemon\n    namespace: {NAMESPACE}\n    \
+        "resources: [{base}]\nconfigMapGenerator:\n  - name: mirror-daemon\n    namespace: {NAMESPACE}\n    \
          behavior: replace\n    files: [mirror.toml]\ngeneratorOptions:\n  disableNameSuffixHash: true\n"
     ))
+}
+
+/// A directory as it is named from another one, as kustomize demands.
+fn relative(from: &Path, to: &Path) -> Result<String> {
+    let to = to.canonicalize().with_context(|| to.display().to_string())?;
+    let up = "../".repeat(from.canonicalize()?.components().count().saturating_sub(1));
+    Ok(format!("{up}{}", to.strip_prefix("/")?.display()))
 }

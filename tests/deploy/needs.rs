@@ -1,6 +1,7 @@
 //! Nothing asks for more than it needs.
 
 use crate::{document, documents, text, texts};
+use mirror_daemon::cluster::probe::Right;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -76,6 +77,29 @@ fn rights_at_the_api_server_are_to_look_and_to_write_events() {
             assert!(!resources.contains(&"secrets") && !resources.contains(&"configmaps"), "{rule}");
         }
     }
+}
+
+#[test]
+fn rights_are_those_that_the_daemon_makes_use_of_and_no_others() {
+    let mut given = BTreeSet::new();
+    for role in documents("base/rbac.yaml").iter().filter(|document| document["kind"] == "ClusterRole") {
+        for rule in role["rules"].as_array().unwrap() {
+            for (group, resource, verb) in texts(&rule["apiGroups"])
+                .into_iter()
+                .flat_map(|group| {
+                    texts(&rule["resources"]).into_iter().map(move |resource| (group, resource))
+                })
+                .flat_map(|(group, one)| {
+                    texts(&rule["verbs"]).into_iter().map(move |verb| (group, one, verb))
+                })
+            {
+                let dot = if group.is_empty() { "" } else { "." };
+                given.insert(format!("{verb} {resource}{dot}{group}"));
+            }
+        }
+    }
+    let used: BTreeSet<String> = Right::all().iter().map(ToString::to_string).collect();
+    assert_eq!(given, used);
 }
 
 #[test]

@@ -48,6 +48,7 @@ fn assert_is_without_privileges(parser: u32) {
             assert_eq!(mask(&status, set), 0, "{set}: {status:?}");
         }
         assert_eq!(status["NoNewPrivs"], "1", "{status:?}");
+        assert_eq!(status["Seccomp"], "2", "{status:?}");
     }
     let held = bpf::held_by(parser).unwrap();
     assert!(held.programs.is_empty() && held.links.is_empty(), "{held:?}");

@@ -3,6 +3,7 @@
 pub mod pod;
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,6 +33,12 @@ pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// How often kubectl is asked while waiting; each time costs some 50 ms of a CPU.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Writes a line that is shown of tests that pass, too: what is printed is not.
+pub fn say(line: &str) {
+    // Nobody reads it then.
+    drop(writeln!(std::io::stderr().lock(), "{line}"));
+}
 
 /// A cluster that is up.
 #[derive(Debug)]
@@ -106,13 +113,29 @@ impl Cluster {
     /// As [`Self::or_skip`].
     #[must_use]
     pub fn with_gateway_or_skip(test: &str, gateway: &str) -> Option<Session> {
-        Self::up_or_skip(test)?;
-        let wanted = std::env::var(GATEWAYS).unwrap_or_else(|_| "nginx,envoy".to_owned());
-        if wanted.split(',').any(|name| name == gateway) {
-            return Self::or_skip(test);
+        Self::is_for(test, gateway).then(|| Self::or_skip(test)).flatten()
+    }
+
+    /// As [`Self::alone_or_skip`], for a test that needs a gateway of this kind.
+    ///
+    /// # Panics
+    /// As [`Self::or_skip`].
+    #[must_use]
+    pub fn alone_with_gateway_or_skip(test: &str, gateway: &str) -> Option<Session> {
+        Self::is_for(test, gateway).then(|| Self::alone_or_skip(test)).flatten()
+    }
+
+    /// Whether this run is for the gateway. If not, says so.
+    fn is_for(test: &str, gateway: &str) -> bool {
+        if Self::up_or_skip(test).is_none() {
+            return false;
         }
-        eprintln!("skipped {test}: it is for --gateway {gateway}, and this run is for {wanted}");
-        None
+        let wanted = std::env::var(GATEWAYS).unwrap_or_else(|_| "nginx,envoy".to_owned());
+        let is_for = wanted.split(',').any(|name| name == gateway);
+        if !is_for {
+            say(&format!("skipped {test}: it is for --gateway {gateway}, and this run is for {wanted}"));
+        }
+        is_for
     }
 
     fn find() -> Result<Self> {
@@ -193,8 +216,6 @@ impl Cluster {
     }
 
     fn apply_with(&self, manifest: &str, options: &[&str]) -> Result<()> {
-        use std::io::Write as _;
-
         let mut command = self.command();
         command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]).args(options);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());

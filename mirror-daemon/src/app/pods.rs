@@ -37,8 +37,7 @@ pub(super) struct Pods {
 
 impl Place {
     pub(super) fn of(args: &RunArgs) -> Self {
-        let variable = || std::env::var(NODE_VARIABLE).ok().filter(|name| !name.is_empty());
-        Self { node: args.node_name.clone().or_else(variable), kubeconfig: args.kubeconfig.clone() }
+        Self { node: node(args.node_name.as_deref()), kubeconfig: args.kubeconfig.clone() }
     }
 
     /// The file that leads to the API server, where one was given.
@@ -75,6 +74,12 @@ impl Place {
         let discovery = Discovery::start(thread.handle(), access, node, Selection::of(config));
         Ok(Some(Pods { discovery, _thread: thread }))
     }
+}
+
+/// The node's name: the one given, else that of the environment.
+pub(super) fn node(given: Option<&str>) -> Option<String> {
+    let variable = || std::env::var(NODE_VARIABLE).ok().filter(|name| !name.is_empty());
+    given.map(str::to_owned).or_else(variable)
 }
 
 impl Pods {

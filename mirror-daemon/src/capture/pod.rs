@@ -7,7 +7,6 @@
 use super::error::CaptureError;
 use super::netlink::{Rtnetlink, interface_index};
 use super::netns;
-use super::place;
 use super::place::{open_cgroup, open_namespace};
 use crate::config::CapturePoint;
 use std::fs;
@@ -16,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where container runtimes and `ip netns` bind namespaces.
-const NAMESPACES: &str = "/run/netns";
+pub(crate) const NAMESPACES: &str = "/run/netns";
 /// Namespaces that are looked into for one pod, at most.
 const MAX_NAMESPACES: usize = 1024;
 /// Processes of a pod that are asked, at most.
@@ -73,8 +72,6 @@ fn by_address(
 
 /// The namespace of a process in the cgroup.
 fn by_process(cgroup: &Path) -> Option<PathBuf> {
-    // The path comes from the parser: nothing else is read by it.
-    place::open_cgroup(cgroup).ok()?;
     // The path is the parser's: nothing but a cgroup is looked into.
     open_cgroup(cgroup).ok()?;
     let mut pids = Vec::new();

@@ -31,12 +31,22 @@ pub(super) async fn get<T: DeserializeOwned>(client: &Client, uri: &str) -> Resu
 
 /// Sends `value` to `uri`; what comes back is not looked at.
 pub(super) async fn post(client: &Client, uri: &str, value: &impl Serialize) -> Result<(), Fault> {
-    send(client, Method::POST, uri, JSON, value).await
+    send(client, Method::POST, uri, JSON, value).await.map(|_| ())
+}
+
+/// Sends `value` to `uri` and gives what comes back.
+pub(super) async fn post_for<T: DeserializeOwned>(
+    client: &Client,
+    uri: &str,
+    value: &impl Serialize,
+) -> Result<T, Fault> {
+    let answer = send(client, Method::POST, uri, JSON, value).await?;
+    serde_json::from_slice(&answer).map_err(Fault::garbage)
 }
 
 /// Changes the fields that are in `value`; what comes back is not looked at.
 pub(super) async fn patch(client: &Client, uri: &str, value: &impl Serialize) -> Result<(), Fault> {
-    send(client, Method::PATCH, uri, MERGE_PATCH, value).await
+    send(client, Method::PATCH, uri, MERGE_PATCH, value).await.map(|_| ())
 }
 
 async fn send(
@@ -45,11 +55,11 @@ async fn send(
     uri: &str,
     content_type: &'static str,
     value: &impl Serialize,
-) -> Result<(), Fault> {
+) -> Result<Bytes, Fault> {
     let text = serde_json::to_vec(value).map_err(Fault::garbage)?;
     let body = answer(client, request(method, uri, content_type, text)?).await?;
     // Read to its end, so that the connection can be used again.
-    whole(body).await.map(|_| ())
+    whole(body).await
 }
 
 /// Begins a watch.

@@ -14,7 +14,7 @@
 mod cgroups;
 mod event;
 mod latency;
-mod pod;
+pub(super) mod pod;
 mod points;
 mod selection;
 mod silence;

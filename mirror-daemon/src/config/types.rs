@@ -62,6 +62,9 @@ impl Config {
     }
 }
 
+/// Most cgroups of [`CaptureConfig::gateway_cgroups`]: each is a program that runs for all connections below it.
+pub const MAX_GATEWAY_CGROUPS: usize = 64;
+
 /// Name of the loop mark header when the configuration names none.
 pub const DEFAULT_LOOP_MARK: &str = "x-mirrored-by";
 
@@ -337,7 +340,7 @@ pub struct ShadowConfig {
     pub max_connections: u32,
     /// Requests that wait, at most.
     pub queue_items: u32,
-    /// Bytes that wait (heads and bodies), at most.
+    /// Bytes of the requests that wait or are in flight (heads and buffered bodies), at most.
     pub queue_bytes: u64,
     /// Bodies up to this many bytes are buffered whole; larger ones are streamed.
     pub buffer_body_bytes: u64,

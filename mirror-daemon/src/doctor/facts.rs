@@ -1,9 +1,12 @@
-//! I/O. What this node is like, read from /proc and /sys.
+//! I/O. What this node is like: read from /proc and /sys, and asked of the API server.
 
 use crate::capture;
+use crate::cluster::client::{Access, ClientError};
 use crate::cluster::discovery::{cgroup2_roots, pods_below};
+use crate::cluster::probe::{self, Answers};
 use crate::config::CaptureConfig;
-use crate::kube::PodCgroup;
+use crate::kube::{self, PodCgroup};
+use crate::telemetry::logging::in_words;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +34,23 @@ pub struct Facts {
     pub cni_configs: Vec<String>,
     /// Pods that have a cgroup here, by UID.
     pub pods: Vec<PodCgroup>,
+    /// Network namespaces that container runtimes have bound to files here.
+    pub namespaces: usize,
+    /// The node's processes are seen from here.
+    pub sees_processes: bool,
+    /// This node's name in the cluster.
+    pub node: Option<String>,
+    /// What the API server answered, or why it did not; `None`: no way to one is known.
+    pub cluster: Option<Result<Answers, String>>,
+}
+
+/// Where this is, as far as the command line and the environment say.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// The node's name; `None`: not known.
+    pub node: Option<String>,
+    /// The file that leads to the API server, where one was given.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// The first two numbers of `uname -r`.
@@ -98,9 +118,10 @@ impl Capability {
 }
 
 impl Facts {
-    /// Looks at this node. Loads the kernel programs' maps for a moment, and attaches nothing.
+    /// Looks at this node. Loads the kernel programs' maps for a moment, and attaches nothing. The API server is asked
+    /// for 20 seconds at most.
     #[must_use]
-    pub fn read() -> Self {
+    pub fn read(place: Place) -> Self {
         let mounts = read("/proc/self/mounts");
         let cgroup2 = mount_of(&mounts, "cgroup2").map(PathBuf::from);
         Self {
@@ -114,6 +135,22 @@ impl Facts {
             cni_configs: names_in("/etc/cni/net.d"),
             pods: pods_below(&cgroup2_roots(&mounts)),
             cgroup2,
+            namespaces: names_in(capture::NAMESPACES).len(),
+            // The second process of every Linux, where all are seen.
+            sees_processes: read("/proc/2/comm").trim() == "kthreadd",
+            cluster: ask(&place),
+            node: place.node,
+        }
+    }
+}
+
+fn ask(place: &Place) -> Option<Result<Answers, String>> {
+    match Access::find(place.kubeconfig.as_deref()) {
+        Err(ClientError::NoWay) => None,
+        Err(error) => Some(Err(in_words(&error))),
+        Ok(access) => {
+            let node = place.node.as_deref().filter(|name| kube::is_subdomain(name));
+            Some(probe::ask(&access, node))
         }
     }
 }

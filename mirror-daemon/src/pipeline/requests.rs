@@ -73,6 +73,9 @@ const SPARE_SHARE: usize = 8;
 /// bytes with its arena, and the buffers that it keeps.
 const HTTP2_DECODER_BYTES: usize = 12 * 1024;
 
+/// What a connection may hold without a request that waits, when others have no room.
+const MAX_UNWANTED_BYTES: usize = 64 * 1024;
+
 /// Room for requests under way that a connection keeps.
 const KEPT_EXCHANGES: usize = 16;
 
@@ -149,17 +152,30 @@ impl<O: Outlet> Requests<O> {
     }
 
     /// Gives up the oldest request whose copies wait for the end of its body; streamed ones hold nothing here. For the
-    /// next one the connection has another turn.
+    /// next one the connection has another turn. One where nothing waits, and that holds much all the same, gives up
+    /// all: it has hundreds of requests open that nobody wants.
     pub(super) fn make_room(&mut self, key: &FlowKey, connection: &mut Connection) {
         connection.turn = None;
         let mut waiting = connection.under_way.exchanges.iter_mut().filter(|exchange| exchange.is_waiting());
         let oldest = waiting.next();
         let has_more = waiting.next().is_some();
-        if let Some(exchange) = oldest {
-            self.shed(exchange);
+        match oldest {
+            Some(exchange) => self.shed(exchange),
+            None => self.shed_unwanted(key, connection),
         }
         if has_more {
             self.follow_turn(key, connection);
+        }
+    }
+
+    fn shed_unwanted(&mut self, key: &FlowKey, connection: &mut Connection) {
+        let Connection { http: Some(http), under_way, .. } = connection else { return };
+        let exchanges_bytes = under_way.exchanges.iter().map(Exchange::held_bytes);
+        let held_bytes = exchanges_bytes.fold(http.allocated_bytes(), usize::saturating_add);
+        if held_bytes > MAX_UNWANTED_BYTES {
+            let before = http.allocated_bytes();
+            http.shed(&mut |event| self.handle_http(key, under_way, &event));
+            self.charge(before, http.allocated_bytes());
         }
     }
 

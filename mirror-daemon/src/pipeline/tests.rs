@@ -164,6 +164,33 @@ fn oldest_upload_of_a_connection_makes_room_for_its_others() {
 }
 
 #[test]
+fn connections_full_of_unwanted_requests_leave_room_for_wanted_ones() {
+    const ROOM_BYTES: usize = 1 << 20;
+    let mut config = Config::from_toml(CONFIG, "test.toml").unwrap();
+    config.capture.limits.max_total_bytes = ROOM_BYTES;
+    let ledger = Arc::new(Ledger::default());
+    let view = Arc::new(View::new(1, Arc::new(config), &ledger));
+    let mut pipeline = Pipeline::new(view, Arc::clone(&ledger), HashSeed([1, 2]), Counting::default());
+    let hello = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, b"")].concat();
+    // Of no rule's host, and open: 1,000 on each of 16 connections.
+    let open = |stream: u32| frame(1, 4, 2 * stream + 1, b"\x83\x86\x84\x01\x05other");
+    let flood = [hello, (0..1_000).flat_map(open).collect()].concat();
+    for port in 0..16 {
+        begin_connection(&mut pipeline, FlowKey { remote_port: 1_000 + port, ..KEY }, &flood);
+    }
+    let head = b"POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 100000\r\n\r\n";
+    begin_connection(&mut pipeline, KEY, head);
+    let mut seq = SeqNumber(1).add(u32::try_from(head.len()).unwrap());
+    for _ in 0..100 {
+        pipeline.handle_segment(&Segment { seq, ..segment(KEY, TcpFlags::ACK, &[b'x'; 1_000]) });
+        seq = seq.add(1_000);
+    }
+    assert_eq!(pipeline.outlet_mut().0, 1);
+    pipeline.handle_end();
+    assert_eq!((pipeline.counters().buffered_bytes, ledger.shadow("new").shed.total()), (0, 0));
+}
+
+#[test]
 fn connection_that_is_passed_over_gives_back_what_it_holds() {
     let (pipeline, _) = many_open_connections_sent(b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n");
     let counters = pipeline.counters();
@@ -218,7 +245,7 @@ fn segment(key: FlowKey, flags: TcpFlags, payload: &[u8]) -> Segment<'_> {
 }
 
 /// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }

@@ -26,7 +26,8 @@ enum Place {
     Connecting,
     Ready,
     Idle,
-    Busy,
+    /// With a request that weighs so many bytes.
+    Busy(u64),
     Gone,
 }
 
@@ -72,7 +73,7 @@ impl Seat {
         if self.job.is_none() {
             state.sit_down(Lane::Http1, self.id, cx.waker().clone());
         }
-        self.place = if self.job.is_some() { Place::Busy } else { Place::Idle };
+        self.place = self.busy_or(Place::Idle);
         let actions = match state.has_waiting(Lane::Http1) {
             true => state.dispatch(&shadow.config, Instant::now()),
             false => Actions::NONE,
@@ -88,17 +89,21 @@ impl Seat {
         let Some(finished) = self.job.take() else { return };
         let shadow = &self.shadow;
         let mut state = shadow.lock();
-        state.handle_free();
+        state.handle_free(finished.cost_bytes);
         let (shed, is_opened) = state.handle_verdict(verdict, finished.is_probe, now);
         self.job = state.take(Lane::Http1, &shadow.config);
         let actions = state.dispatch(&shadow.config, now);
-        self.place = if self.job.is_some() { Place::Busy } else { Place::Ready };
+        self.place = self.busy_or(Place::Ready);
         shadow.notify_if_quiet(state);
         shadow.ledger.lost_all(shed, DropReason::BreakerOpen);
         if is_opened {
             shadow.log_opened(verdict.why());
         }
         shadow.act(actions);
+    }
+
+    fn busy_or(&self, other: Place) -> Place {
+        self.job.as_ref().map_or(other, |job| Place::Busy(job.cost_bytes))
     }
 
     /// The request came to its end and is booked; its connection goes, and so does the seat.
@@ -118,7 +123,7 @@ impl Drop for Seat {
         shadow.handle_task_ended((Lane::Http1, self.id), self.place == Place::Connecting, |state| {
             match self.place {
                 Place::Idle => state.leave_idle(Lane::Http1, self.id),
-                Place::Busy => state.handle_free(),
+                Place::Busy(cost_bytes) => state.handle_free(cost_bytes),
                 Place::Connecting | Place::Ready | Place::Gone => {}
             }
             if let Some(job) = self.job.take() {

@@ -15,6 +15,9 @@
 //! Shared by both lanes: the bound on what waits, the requests in flight, the rate, the breaker. The last free
 //! place in flight goes to the lane whose oldest request is the older one, if a connection there can take it.
 //!
+//! Bytes are held from when a request is let in until it is booked: a shadow that takes requests and does not answer
+//! holds no more than one that takes none.
+//!
 //! Invariants: in each lane `connecting + leaving + woken + idle <= seats`; `in_flight <= max_in_flight`;
 //! connections never pass `max_connections`, but for one: a lane without any that serves may open one. HTTP/1
 //! wakes or opens at most one seat for one waiting request, HTTP/2 one for all that wait; a seat that takes a
@@ -65,7 +68,8 @@ pub(super) enum Action {
 pub(super) struct State {
     http1: LaneState,
     http2: LaneState,
-    queued_bytes: u64,
+    /// Of the requests that wait and of those in flight.
+    held_bytes: u64,
     next_job: u64,
     next_seat: SeatId,
     in_flight: usize,
@@ -81,7 +85,7 @@ impl State {
         Self {
             http1: LaneState::default(),
             http2: LaneState::default(),
-            queued_bytes: 0,
+            held_bytes: 0,
             next_job: 0,
             next_seat: 0,
             in_flight: 0,
@@ -108,8 +112,8 @@ impl State {
         if self.breaker.refuses(now) {
             return Err(DropReason::BreakerOpen);
         }
-        let queued_bytes = self.queued_bytes.saturating_add(cost_bytes(&request));
-        if self.queued_items() as u64 >= u64::from(config.queue_items) || queued_bytes > config.queue_bytes {
+        let held_bytes = self.held_bytes.saturating_add(cost_bytes(&request));
+        if self.queued_items() as u64 >= u64::from(config.queue_items) || held_bytes > config.queue_bytes {
             return Err(DropReason::QueueFull);
         }
         if self.bucket.as_mut().is_some_and(|bucket| !bucket.take(now)) {
@@ -120,7 +124,7 @@ impl State {
             Admission::Probe => true,
             Admission::Refuse => return Err(DropReason::BreakerOpen),
         };
-        self.queued_bytes = queued_bytes;
+        self.held_bytes = held_bytes;
         let number = self.next_job;
         self.next_job = number.wrapping_add(1);
         let job = Job::new(request, number, is_probe);
@@ -212,7 +216,7 @@ impl State {
         if !self.may_take(lane, config) {
             return None;
         }
-        let job = self.pop(lane)?;
+        let job = self.lane(lane).queue.pop_front()?;
         self.in_flight = self.in_flight.saturating_add(1);
         Some(job)
     }
@@ -220,8 +224,7 @@ impl State {
     /// A request that was in flight waits again, before all others, for another connection. Not for a state that
     /// is closed.
     pub(super) fn put_back(&mut self, job: Job) {
-        self.handle_free();
-        self.queued_bytes = self.queued_bytes.saturating_add(job.cost_bytes);
+        self.in_flight = self.in_flight.saturating_sub(1);
         self.lane(job.lane()).queue.push_front(job);
     }
 
@@ -264,9 +267,10 @@ impl State {
         here.leaving = here.leaving.saturating_sub(1);
     }
 
-    /// A request in flight has come to its end.
-    pub(super) fn handle_free(&mut self) {
+    /// A request in flight, of this weight, has come to its end.
+    pub(super) fn handle_free(&mut self, cost_bytes: u64) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.held_bytes = self.held_bytes.saturating_sub(cost_bytes);
     }
 
     /// Takes in what a request said of the shadow; returns the requests that an opening breaker sheds.
@@ -350,7 +354,7 @@ impl State {
             connecting: connecting as u64,
             in_flight: self.in_flight as u64,
             queued_items: self.queued_items() as u64,
-            queued_bytes: self.queued_bytes,
+            held_bytes: self.held_bytes,
             breaker: self.breaker.state(),
         }
     }
@@ -359,14 +363,17 @@ impl State {
         self.http1.queue.len().saturating_add(self.http2.queue.len())
     }
 
+    /// Takes the oldest request out, to lose it.
     fn pop(&mut self, lane: Lane) -> Option<Job> {
         let job = self.lane(lane).queue.pop_front()?;
-        self.queued_bytes = self.queued_bytes.saturating_sub(job.cost_bytes);
+        self.held_bytes = self.held_bytes.saturating_sub(job.cost_bytes);
         Some(job)
     }
 
     fn clear(&mut self) -> impl Iterator<Item = Job> + '_ {
-        self.queued_bytes = 0;
+        let waiting = self.http1.queue.iter().chain(&self.http2.queue);
+        let bytes = waiting.fold(0_u64, |sum, job| sum.saturating_add(job.cost_bytes));
+        self.held_bytes = self.held_bytes.saturating_sub(bytes);
         self.http1.queue.drain(..).chain(self.http2.queue.drain(..))
     }
 

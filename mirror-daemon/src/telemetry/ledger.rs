@@ -10,6 +10,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Most shadows whose books are kept apart; more only while so many are in use.
+pub const MAX_BOOKS: usize = 256;
+
+/// Under this name those books are added up that were closed to make room. No configured name begins with `_`.
+pub const RETIRED_SHADOWS: &str = "_retired";
+
 /// A counter that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -113,10 +119,14 @@ pub struct ShadowLedger {
 }
 
 impl Ledger {
-    /// The books of the shadow called `name`, opened on first use and kept over reloads.
+    /// The books of the shadow called `name`, opened on first use and kept over reloads: until there are [`MAX_BOOKS`],
+    /// when those that nobody uses any more are added up under [`RETIRED_SHADOWS`].
     #[must_use]
     pub fn shadow(&self, name: &str) -> Arc<ShadowLedger> {
         let mut shadows = self.shadows.lock().unwrap_or_else(PoisonError::into_inner);
+        if shadows.len() >= MAX_BOOKS && !shadows.contains_key(name) {
+            retire(&mut shadows);
+        }
         Arc::clone(shadows.entry(name.to_owned()).or_default())
     }
 
@@ -134,7 +144,37 @@ impl Ledger {
     }
 }
 
+/// Adds the books up that no generation of the configuration holds and where nothing is open.
+fn retire(shadows: &mut BTreeMap<String, Arc<ShadowLedger>>) {
+    let retired = shadows.remove(RETIRED_SHADOWS).unwrap_or_default();
+    shadows.retain(|_, books| {
+        let is_over = Arc::strong_count(books) == 1 && books.open() == 0;
+        if is_over {
+            retired.add(books);
+        }
+        !is_over
+    });
+    shadows.insert(RETIRED_SHADOWS.to_owned(), retired);
+}
+
 impl ShadowLedger {
+    /// Adds the counts of books that are closed.
+    fn add(&self, other: &Self) {
+        let counters = [
+            (&self.owed, &other.owed),
+            (&self.replayed, &other.replayed),
+            (&self.sampled_out, &other.sampled_out),
+            (&self.answer_timeouts, &other.answer_timeouts),
+            (&self.answers_cut, &other.answers_cut),
+            (&self.connections_opened, &other.connections_opened),
+            (&self.resent, &other.resent),
+        ];
+        let reasons =
+            self.shed.0.iter().zip(&other.shed.0).chain(self.dropped.0.iter().zip(&other.dropped.0));
+        let all = counters.into_iter().chain(reasons).chain(self.answered.iter().zip(&other.answered));
+        all.for_each(|(sum, more)| sum.add(more.value()));
+    }
+
     /// Books the loss of one copy under shed or dropped, whichever `reason` belongs to.
     pub fn lost(&self, reason: DropReason) {
         let books = if reason.is_shed() { &self.shed } else { &self.dropped };
@@ -147,5 +187,36 @@ impl ShadowLedger {
         let closed =
             [self.replayed.value(), self.sampled_out.value(), self.shed.total(), self.dropped.total()];
         self.owed.value().saturating_sub(closed.iter().sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn books_of_shadows_that_nobody_uses_are_added_up_once_there_are_many() {
+        let ledger = Ledger::default();
+        let used = ledger.shadow("used");
+        used.owed.increment();
+        let open = ledger.shadow("open");
+        open.owed.increment();
+        drop(open);
+        for number in 0..MAX_BOOKS * 3 {
+            let books = ledger.shadow(&format!("preview-{number}"));
+            books.owed.add(2);
+            books.replayed.increment();
+            books.lost(DropReason::QueueFull);
+            books.answered[1].increment();
+        }
+        let shadows: BTreeMap<_, _> = ledger.shadows().into_iter().collect();
+        assert!(shadows.len() <= MAX_BOOKS, "{}", shadows.len());
+        assert!(Arc::ptr_eq(&shadows["used"], &used) && shadows["open"].open() == 1);
+        let sum = |count: fn(&ShadowLedger) -> u64| shadows.values().map(|books| count(books)).sum::<u64>();
+        let previews = MAX_BOOKS as u64 * 3;
+        assert_eq!(sum(|books| books.owed.value()), 2 + 2 * previews);
+        assert_eq!(sum(|books| books.shed.of(DropReason::QueueFull).value()), previews);
+        assert_eq!(sum(|books| books.answered[1].value()), previews);
+        assert_eq!(sum(ShadowLedger::open), 2);
     }
 }

@@ -166,7 +166,7 @@ pub const SHADOW_QUEUE_BYTES: Family = Family {
     name: "mirror_shadow_queue_bytes",
     kind: Kind::Gauge,
     labels: &[SHADOW],
-    help: "Bytes of the copies that wait, heads and bodies.",
+    help: "Bytes of the copies that wait or are in flight, heads and bodies.",
     action: "As for `mirror_shadow_queue_items`. Bounded by `queue_bytes`.",
 };
 

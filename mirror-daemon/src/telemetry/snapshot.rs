@@ -80,8 +80,8 @@ pub struct ShadowStatus {
     pub in_flight: u64,
     /// Requests that wait for a connection.
     pub queued_items: u64,
-    /// Bytes of heads and buffered bodies of these requests.
-    pub queued_bytes: u64,
+    /// Bytes of heads and buffered bodies, of the requests that wait and of those in flight.
+    pub held_bytes: u64,
     /// Its circuit breaker.
     pub breaker: BreakerState,
 }

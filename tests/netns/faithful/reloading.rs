@@ -8,6 +8,7 @@ use mirror_tests::privilege::root_or_skip;
 use mirror_tests::server::{LogMode, TestApp};
 use mirror_tests::wait;
 use rustix::process::Signal;
+use std::time::Duration;
 
 use super::corpus::Sent;
 use super::expected::{assert_mirrored, assert_same};
@@ -22,6 +23,10 @@ fn wait_for_words(watch: &Watch, word: &str, times: usize) {
         panic!("it did not say {word:?} {times} times:\n{}", watch.daemon.output());
     }
 }
+
+/// Some hundreds of requests a second while a reload is waited for: this is about what a reload does to them, and not
+/// about how many a daemon that was built for tests keeps up with.
+const BETWEEN_REQUESTS: Duration = Duration::from_millis(1);
 
 #[test]
 fn changed_file_is_taken_when_it_is_right_and_refused_when_it_is_wrong() {
@@ -113,6 +118,7 @@ fn reload_that_fails_half_way_leaves_everything_as_it_was() {
             let request = Sent::post(sent.len() as u64 + 1, 2000);
             request.exchange(&mut connection);
             sent.push(request);
+            std::thread::sleep(BETWEEN_REQUESTS);
         }
         assert!(watch.daemon.output().contains(word), "{word}:\n{}", watch.daemon.output());
         Sent::get(10_000).exchange(&mut unwanted);
@@ -177,6 +183,7 @@ fn requests_under_way_at_a_reload_are_neither_lost_nor_doubled() {
             let request = Sent::post(sent.len() as u64 + 1, 2000);
             request.exchange(&mut connection);
             sent.push(request);
+            std::thread::sleep(BETWEEN_REQUESTS);
         }
     }
     world.shadow.wait_for_requests(sent.len(), LIMIT).unwrap();

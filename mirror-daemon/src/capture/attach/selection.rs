@@ -6,6 +6,7 @@ use super::super::load::map;
 use super::super::netns;
 use super::super::sock_diag::{Connection, Sockets};
 use super::cgroup;
+use crate::config::MAX_GATEWAY_CGROUPS;
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData};
 use aya::programs::sock_ops::SockOpsLink;
@@ -43,10 +44,11 @@ impl Selection {
 
     /// Watches exactly these cgroups. True when they are others than before.
     pub(super) fn apply(&mut self, ebpf: &mut Ebpf, paths: &[PathBuf]) -> bool {
+        let paths = distinct(paths);
         let before = self.links.len();
         self.links.retain(|path, _| paths.contains(path));
         let mut is_changed = self.links.len() != before;
-        for path in paths {
+        for path in &paths {
             if !matches!(self.links.get(path), Some(Ok(_))) {
                 is_changed = true;
                 self.links.insert(path.clone(), cgroup::watch_gateway(ebpf, path));
@@ -106,6 +108,18 @@ impl Selection {
         });
         self.older = all;
     }
+}
+
+/// Each cgroup once, whatever it is called, and no more than the configuration allows: a parser that was taken over may
+/// ask for anything, and the kernel lets a cgroup have 64 programs of everybody.
+fn distinct(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut seen = HashSet::new();
+    let mut is_new = |path: &&PathBuf| {
+        let id = std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
+        // One that is not there is tried again, and said to be missing.
+        id.is_err() || id.is_ok_and(|id| seen.insert(id))
+    };
+    paths.iter().filter(&mut is_new).take(MAX_GATEWAY_CGROUPS).cloned().collect()
 }
 
 /// Whether the connection is on the wanted leg: the gateway accepted it when a listener has its local port.

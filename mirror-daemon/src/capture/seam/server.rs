@@ -209,6 +209,7 @@ impl Opened {
             if let PointState::Failed(why) = &mut point.state {
                 *why = cut(std::mem::take(why));
             }
+            point.lifecycle_error = point.lifecycle_error.take().map(cut);
         }
         if points == self.told {
             return Reply::Done { points: None, fault };

@@ -10,11 +10,11 @@ const HASH_ANNOTATIONS: [&str; 2] = ["kubernetes.io/config.mirror", "kubernetes.
 
 /// A pod of this node, reduced to what is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Pod {
+pub(in crate::cluster) struct Pod {
     /// `metadata.uid`.
     pub(super) uid: String,
     /// The UID in the name of its cgroup: `uid`, or a static pod's hash.
-    pub(super) cgroup_uid: String,
+    pub(in crate::cluster) cgroup_uid: String,
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) labels: BTreeMap<String, String>,
@@ -25,12 +25,13 @@ pub(super) struct Pod {
     /// Its condition Ready.
     pub(super) is_ready: bool,
     /// All of its containers have ended, for good.
-    pub(super) is_over: bool,
+    pub(in crate::cluster) is_over: bool,
 }
 
 /// What is read of `metadata`.
-#[derive(Clone, Debug, Default)]
-pub(super) struct PodMeta {
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::cluster) struct PodMeta {
     pub(super) uid: String,
     pub(super) namespace: String,
     pub(super) name: String,
@@ -41,14 +42,14 @@ pub(super) struct PodMeta {
 /// What is read of `spec`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct PodSpec {
+pub(in crate::cluster) struct PodSpec {
     host_network: bool,
 }
 
 /// What is read of `status`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct PodStatus {
+pub(in crate::cluster) struct PodStatus {
     phase: String,
     #[serde(rename = "podIP")]
     pod_ip: String,
@@ -73,7 +74,7 @@ struct Condition {
 
 impl Pod {
     /// The pod that an API server describes so. `None` without a UID, which no pod of a server is.
-    pub(super) fn of(meta: PodMeta, spec: &PodSpec, status: &PodStatus) -> Option<Self> {
+    pub(in crate::cluster) fn of(meta: PodMeta, spec: &PodSpec, status: &PodStatus) -> Option<Self> {
         let PodMeta { uid, namespace, name, labels, annotations } = meta;
         if uid.is_empty() {
             return None;
@@ -99,7 +100,7 @@ impl Pod {
     }
 
     /// `namespace/name`.
-    pub(super) fn full_name(&self) -> String {
+    pub(in crate::cluster) fn full_name(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
 }

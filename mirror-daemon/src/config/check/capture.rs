@@ -4,7 +4,9 @@ use super::kubernetes::gateway_names;
 use super::names::list;
 use super::pods::pods;
 use crate::config::read::{Node, Section};
-use crate::config::types::{CaptureConfig, CapturePoint, FlowLimits, Leg, PodsConfig, PointGateways, TcMode};
+use crate::config::types::{
+    CaptureConfig, CapturePoint, FlowLimits, Leg, MAX_GATEWAY_CGROUPS, PodsConfig, PointGateways, TcMode,
+};
 use crate::http::h2::H2Options;
 use crate::http::h2::frame::{DEFAULT_FRAME_BYTES, MAX_FRAME_BYTES};
 use mirror_common::{MAX_PORTS, MAX_SHARDS};
@@ -45,7 +47,7 @@ pub(super) fn capture(section: Section<'_>) -> Option<(CaptureConfig, PodsConfig
         leg,
         ports,
         tc_mode,
-        gateway_cgroups: section.or("gateway_cgroups", vec![], |node| list(node, absolute_path)),
+        gateway_cgroups: section.or("gateway_cgroups", vec![], gateway_cgroups),
         ring_bytes: u32::try_from(ring_bytes).ok()?,
         shards: u32::try_from(shards).ok()?,
         answer_snap_bytes: u32::try_from(snap).ok()?,
@@ -61,6 +63,15 @@ pub(super) fn capture(section: Section<'_>) -> Option<(CaptureConfig, PodsConfig
 
 /// A capture point as it is written, and the gateways it carries.
 type Written = (CapturePoint, Vec<String>);
+
+fn gateway_cgroups(node: Node<'_>) -> Option<Vec<PathBuf>> {
+    let count = node.clone().list()?.len();
+    if count > MAX_GATEWAY_CGROUPS {
+        node.fault(format!("has {count} cgroups; allowed are {MAX_GATEWAY_CGROUPS}: name one above them"));
+        return None;
+    }
+    list(node, absolute_path)
+}
 
 fn http2(section: &Section<'_>) -> H2Options {
     let frame_bytes = |node: Node<'_>| node.size(DEFAULT_FRAME_BYTES.into()..=MAX_FRAME_BYTES.into());

@@ -148,9 +148,11 @@ impl H2Flow {
                 self.handle_gap(*direction, *bytes, on_event);
             }
             FlowEvent::Finished { direction: Direction::Request } => {
+                self.drop_half_head(DropReason::Truncated, on_event);
                 self.requests.end_open(DropReason::Truncated, on_event);
             }
             FlowEvent::Closed(cause) => {
+                self.drop_half_head(close_reason(*cause), on_event);
                 self.requests.end_all(close_reason(*cause), on_event);
                 self.passed_over = true;
             }
@@ -209,6 +211,7 @@ impl H2Flow {
     /// are dropped, and the boundaries have to be found again.
     pub fn shed(&mut self, on_event: &mut impl FnMut(HttpEvent<'_>)) {
         self.counters.count(Incident::LostBoundaries);
+        self.drop_half_head(DropReason::BufferFull, on_event);
         self.requests.shed(on_event);
         self.request.lose();
         self.answer.lose();
@@ -282,13 +285,20 @@ impl H2Flow {
             self.answer.handle_gap(bytes);
             return;
         }
+        let half = self.request.half_headers();
         match self.request.handle_gap(bytes) {
             Some(head) => self.requests.handle_lost_payload(head, &mut self.counters, emit),
             None => {
                 self.counters.count(Incident::LostBoundaries);
+                self.requests.drop_half_head(half, DropReason::Gap, emit);
                 self.requests.lose_boundaries(DropReason::Gap, emit);
             }
         }
+    }
+
+    /// The head of a request that has begun will not end.
+    fn drop_half_head(&mut self, reason: DropReason, emit: &mut Emit<'_>) {
+        self.requests.drop_half_head(self.request.half_headers(), reason, emit);
     }
 
     fn pass_over(&mut self, reason: DropReason, emit: &mut Emit<'_>) {

@@ -83,6 +83,15 @@ impl Resync {
         }
     }
 
+    /// Frames can be so large, it turns out: a longer stretch holds a header for certain, and the true chain may have
+    /// been among those that seemed too large.
+    pub(super) fn limit_frames(&mut self, frame_bytes: u32) {
+        if frame_bytes != self.frame_bytes {
+            self.frame_bytes = frame_bytes;
+            self.restart();
+        }
+    }
+
     /// Bytes are missing here: nothing that was followed can be trusted.
     pub(super) fn restart(&mut self) {
         self.chains.clear();

@@ -1,7 +1,8 @@
 //! One direction of a connection: frames while the boundaries are known, the search for them while not.
 
 use super::frame::{
-    DEFAULT_FRAME_BYTES, FRAME_HEAD_BYTES, FrameHead, FrameReader, GapOutcome, MAX_FRAME_BYTES, Piece,
+    DEFAULT_FRAME_BYTES, FRAME_HEAD_BYTES, FrameHead, FrameKind, FrameReader, GapOutcome, MAX_FRAME_BYTES,
+    Piece,
 };
 use super::resync::{Resync, looks_like_frames};
 use crate::flow::Direction;
@@ -81,6 +82,11 @@ impl Side {
         }
     }
 
+    /// The frame of headers whose payload has begun and is not over.
+    pub(super) fn half_headers(&self) -> Option<FrameHead> {
+        self.reader.half_frame().filter(|head| head.kind == FrameKind::Headers)
+    }
+
     /// Gives up the boundaries and looks for others.
     pub(super) fn lose(&mut self) {
         self.search();
@@ -92,6 +98,9 @@ impl Side {
         let bytes = setting_bytes.max(self.frame_bytes.unwrap_or(DEFAULT_FRAME_BYTES)).min(MAX_FRAME_BYTES);
         self.frame_bytes = Some(bytes);
         self.reader.limit_frames(bytes);
+        if let Some(resync) = &mut self.resync {
+            resync.limit_frames(bytes);
+        }
     }
 
     pub(super) fn allocated_bytes(&self) -> usize {

@@ -9,18 +9,18 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// `POST /` for `h.example` with a gRPC content type; literals without indexing.
-fn call(stream: u8) -> Vec<u8> {
+fn call(stream: u32) -> Vec<u8> {
     let mut block = b"\x83\x86\x84\x01\x09h.example".to_vec();
     block.extend([0x0f, 0x10, 16]);
     block.extend_from_slice(b"application/grpc");
     frame(1, END_HEADERS, stream, &block)
 }
 
-fn data(flags: u8, stream: u8, bytes: &[u8]) -> Vec<u8> {
+fn data(flags: u8, stream: u32, bytes: &[u8]) -> Vec<u8> {
     frame(0, flags, stream, bytes)
 }
 
-fn reset(stream: u8) -> Vec<u8> {
+fn reset(stream: u32) -> Vec<u8> {
     frame(3, 0, stream, &[0, 0, 0, 8])
 }
 

@@ -120,7 +120,7 @@ fn many_connections_with_full_header_tables_leave_room_for_requests() {
                 [&[0x40, 4, b'x', b'-', b'a' + number % 26, letter, 20][..], &[b'0' + number; 20]].concat()
             };
             let block = [&b"\x82\x86\x84\x01\x09h.example"[..], &field(b'a'), &field(b'b')].concat();
-            frame(1, 5, number * 2 + 1, &block)
+            frame(1, 5, u32::from(number) * 2 + 1, &block)
         })
         .collect();
     for port in 0..2_500 {

@@ -32,7 +32,7 @@ impl Ticket {
     pub(super) fn finish(mut self, verdict: Verdict) {
         let Some(job) = self.job.take() else { return };
         let mut state = self.shadow.lock();
-        state.handle_free();
+        state.handle_free(job.cost_bytes);
         let (shed, is_opened) = state.handle_verdict(verdict, job.is_probe, Instant::now());
         self.shadow.notify_if_quiet(state);
         self.shadow.ledger.lost_all(shed, DropReason::BreakerOpen);
@@ -57,7 +57,7 @@ impl Ticket {
         let Some(mut job) = self.job.take() else { return };
         let mut state = self.shadow.lock();
         if state.closed().is_some() {
-            state.handle_free();
+            state.handle_free(job.cost_bytes);
             self.shadow.book_unfinished(&mut state, &job);
         } else {
             job.rewind();
@@ -71,7 +71,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let Some(job) = self.job.take() else { return };
         let mut state = self.shadow.lock();
-        state.handle_free();
+        state.handle_free(job.cost_bytes);
         self.shadow.book_unfinished(&mut state, &job);
         self.shadow.notify_if_quiet(state);
     }

@@ -72,9 +72,9 @@ fn idle_connection_takes_a_request_although_another_is_being_opened() {
     state.handle_connected(Http1);
     state.take(Http1, &config).unwrap();
     assert_eq!(open_all(&config, &mut state, now).len(), 1, "for the second, and it hangs");
-    state.handle_free();
+    state.handle_free(0);
     state.take(Http1, &config).unwrap();
-    state.handle_free();
+    state.handle_free(0);
     state.sit_down(Http1, first, Waker::noop().clone());
     state.admit(get(), &config, now).unwrap();
     assert!(matches!(http1(state.dispatch(&config, now)), Action::Wake(_)));
@@ -118,7 +118,7 @@ fn last_place_in_flight_goes_to_the_lane_that_has_waited_longer() {
     }
     state.take(Http1, &config).unwrap();
     assert!(state.take(Http1, &config).is_some(), "nobody there to take the older one");
-    state.handle_free();
+    state.handle_free(0);
     state.sit_down(Http2, 7, Waker::noop().clone());
     state.admit(get(), &config, now).unwrap();
     assert!(state.take(Http1, &config).is_none());

@@ -30,7 +30,24 @@ async fn queue_bytes_bound_holds_to_the_byte() {
         rig.offer(get());
     }
     rig.handle.flush();
-    assert_eq!(rig.status().queued_bytes, 3 * cost);
+    assert_eq!(rig.status().held_bytes, 3 * cost);
+    assert_eq!(rig.ledger.shed.of(DropReason::QueueFull).value(), 1);
+}
+
+#[tokio::test]
+async fn requests_that_a_silent_shadow_has_taken_still_count() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = config(silent.local_addr().unwrap());
+    let cost = get().head.wire.len() as u64;
+    config.queue_bytes = 3 * cost;
+    let mut rig = Rig::new(config);
+    for taken in 1..=3 {
+        rig.send(get());
+        until(|| rig.status().in_flight == taken).await;
+    }
+    assert_eq!((rig.status().queued_items, rig.status().held_bytes), (0, 3 * cost));
+    rig.offer(get());
+    rig.handle.flush();
     assert_eq!(rig.ledger.shed.of(DropReason::QueueFull).value(), 1);
 }
 

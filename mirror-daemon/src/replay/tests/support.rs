@@ -100,7 +100,7 @@ impl Rig {
         self.replayer.drain(tokio::time::Instant::now() + limit).await;
         let status = self.status();
         assert_eq!((status.open_connections, status.connecting, status.in_flight), (0, 0, 0));
-        assert_eq!((status.queued_items, status.queued_bytes), (0, 0));
+        assert_eq!((status.queued_items, status.held_bytes), (0, 0));
         let ledger = &self.ledger;
         let booked = ledger.replayed.value() + ledger.shed.total() + ledger.dropped.total();
         assert_eq!((ledger.owed.value(), ledger.streaming_bytes.value()), (booked, 0));

@@ -103,7 +103,7 @@ fn shadow_gauges(encoder: &mut DescriptorEncoder<'_>, now: &Snapshot) -> Result<
         (&super::SHADOW_CONNECTIONS, |status| status.open_connections),
         (&super::SHADOW_IN_FLIGHT, |status| status.in_flight),
         (&super::SHADOW_QUEUE_ITEMS, |status| status.queued_items),
-        (&super::SHADOW_QUEUE_BYTES, |status| status.queued_bytes),
+        (&super::SHADOW_QUEUE_BYTES, |status| status.held_bytes),
     ];
     for (definition, reading) in gauges {
         let mut family = open(encoder, definition)?;
@@ -272,7 +272,7 @@ fn add_status(sum: &mut ShadowStatus, more: &ShadowStatus) {
     sum.open_connections = sum.open_connections.saturating_add(more.open_connections);
     sum.in_flight = sum.in_flight.saturating_add(more.in_flight);
     sum.queued_items = sum.queued_items.saturating_add(more.queued_items);
-    sum.queued_bytes = sum.queued_bytes.saturating_add(more.queued_bytes);
+    sum.held_bytes = sum.held_bytes.saturating_add(more.held_bytes);
     if more.breaker == BreakerState::Open {
         sum.breaker = BreakerState::Open;
     }

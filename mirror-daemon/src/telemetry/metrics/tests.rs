@@ -160,7 +160,7 @@ fn sample_snapshot() -> Snapshot {
         connecting: 0,
         in_flight: 3,
         queued_items: 2,
-        queued_bytes: 512,
+        held_bytes: 512,
         breaker,
     };
     Snapshot {

@@ -198,8 +198,28 @@ impl Requests {
         }
     }
 
+    /// A request whose head has begun, in a header block of several frames or in the frame `half`, is lost. Where
+    /// boundaries are not certain it may be none.
+    pub(in crate::http::h2) fn drop_half_head(
+        &mut self,
+        half: Option<FrameHead>,
+        reason: DropReason,
+        emit: &mut Emit<'_>,
+    ) {
+        let stream = match self.block {
+            Block::Collecting { stream, .. } => stream,
+            Block::None => half.map_or(StreamId::ZERO, |head| head.stream),
+            // That one is counted.
+            Block::Lost { .. } => return,
+        };
+        if self.trust == Trust::Full && stream > self.highest {
+            self.drop_block(stream, reason, emit);
+        }
+    }
+
     /// The boundaries are lost, or never were right: what has begun cannot end.
     pub(in crate::http::h2) fn lose_boundaries(&mut self, reason: DropReason, emit: &mut Emit<'_>) {
+        self.drop_half_head(None, reason, emit);
         self.streams.remove_where(
             |_| true,
             |stream| {

@@ -117,6 +117,15 @@ impl FrameReader {
         matches!(self.state, State::Lost)
     }
 
+    /// The frame whose payload is being collected.
+    #[must_use]
+    pub fn half_frame(&self) -> Option<FrameHead> {
+        match self.state {
+            State::Collect(head) => Some(head),
+            _ => None,
+        }
+    }
+
     /// Gives up the frame boundary.
     pub fn lose(&mut self) {
         self.state = State::Lost;

@@ -97,3 +97,24 @@ fn end_of_the_connection_ends_every_request() {
         assert_eq!(probe.drops(), [reason]);
     }
 }
+
+#[test]
+fn half_a_head_is_a_request_that_is_dropped_once() {
+    let begun = headers(1, END_STREAM, &get("/"));
+    for cut in [9, 12, begun.len()] {
+        for reason in [DropReason::Truncated, DropReason::Gap] {
+            let mut probe = Probe::at_start();
+            probe.request(&[&hello(), &begun[..cut]].concat());
+            match reason {
+                DropReason::Gap => probe.gap(Direction::Request, 100),
+                _ => probe.event(&FlowEvent::Finished { direction: Direction::Request }),
+            }
+            assert_eq!(probe.drops(), [reason], "{cut} octets");
+            probe.event(&FlowEvent::Closed(CloseCause::Finished));
+            assert_eq!(probe.drops(), [reason], "{cut} octets");
+        }
+    }
+    let mut probe = Probe::at_start();
+    probe.request(&[hello(), begun, get_frame(3, "/")].concat());
+    assert_eq!(probe.drops(), [DropReason::Malformed], "a block is not interrupted");
+}

@@ -157,3 +157,23 @@ fn whole_answers_are_asked_for_only_so_long() {
     assert!(!later(Timestamp(1).after(Duration::from_secs(59))));
     assert!(later(Timestamp(1).after(Duration::from_secs(61))));
 }
+
+#[test]
+fn settings_seen_while_boundaries_are_looked_for_say_how_large_frames_are() {
+    let mut probe = Probe::new(H2Flow::at_start(H2Options::default()));
+    probe.request(&[hello(), get_frame(1, "/good")].concat());
+    // Across a frame header, and before the first bytes of the server, which takes frames of 1 MiB.
+    probe.gap(Direction::Request, 100);
+    probe.answer(&frame(4, 0, 0, &[0, 5, 0, 0x10, 0, 0]));
+    let evil: Vec<u8> = (0..).flat_map(|n| get_frame(1003 + 2 * n, "/evil")).take(60_000).collect();
+    let upload = frame(0, 0, 999, &evil);
+    for _ in 0..3 {
+        probe.request(&upload);
+        for stream in (1003..1303).step_by(2) {
+            probe.answer(&answer_frame(stream));
+        }
+    }
+    probe.close();
+    let targets: Vec<_> = probe.mirrored().iter().map(|seen| seen.target.as_str()).collect();
+    assert_eq!(targets, ["/good"]);
+}
