@@ -209,7 +209,7 @@ impl FullRegex {
     /// It is no regular expression, or a too large one.
     pub fn new(pattern: &str) -> Result<Self, RegexFault> {
         let whole = format!("^(?:{pattern})$");
-        let read = |is_unicode: bool| -> Result<Regex, BuildError> {
+        let read = |is_unicode: bool| -> Result<Regex, Box<BuildError>> {
             // Alone first: an unbalanced `)` must not close the group that follows.
             build(pattern, is_unicode)?;
             build(&whole, is_unicode)
@@ -268,14 +268,14 @@ fn is_joined<'a>(whole: &[u8], parts: impl Iterator<Item = &'a [u8]>) -> bool {
     rest.is_some_and(<[u8]>::is_empty)
 }
 
-fn build(text: &str, is_unicode: bool) -> Result<Regex, BuildError> {
+fn build(text: &str, is_unicode: bool) -> Result<Regex, Box<BuildError>> {
     let bounds = meta::Config::new()
         .utf8_empty(false)
         .nfa_size_limit(Some(MAX_REGEX_BYTES))
         .hybrid_cache_capacity(MAX_REGEX_CACHE_BYTES)
         .onepass_size_limit(Some(MAX_REGEX_EXTRA_BYTES));
     let syntax = syntax::Config::new().utf8(false).unicode(is_unicode);
-    Regex::builder().configure(bounds).syntax(syntax).build(text)
+    Regex::builder().configure(bounds).syntax(syntax).build(text).map_err(Box::new)
 }
 
 /// The parser draws the pattern over several lines; the last one says what is wrong.

@@ -211,8 +211,7 @@ fn with_patterns(name: &str, age: u32, pattern: &str, count: usize) -> String {
     let rule = |length: usize| {
         format!("{{ matches: [{}], filters: [{}] }}", vec![one.as_str(); length].join(", "), mirror_to("s"))
     };
-    let rules: Vec<String> =
-        (0..count.div_ceil(100)).map(|index| rule((count - index * 100).min(100))).collect();
+    let rules: Vec<String> = vec![(); count].chunks(100).map(|some| rule(some.len())).collect();
     let created = format!("namespace: a, creationTimestamp: '2024-05-0{age}T10:00:00Z'");
     route("a", name, &format!("[{name}.example]"), &format!("[{}]", rules.join(", ")))
         .replace("namespace: a", &created)
