@@ -11,6 +11,8 @@
     clippy::unwrap_used
 )]
 
+mod beside;
+mod churn;
 mod cluster;
 mod daemon;
 mod deploy;

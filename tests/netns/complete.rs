@@ -109,7 +109,8 @@ fn metrics_can_be_read_and_balance_after_a_busy_time() {
         assert_eq!(sum(counter, &[]), books.shadow("app", "owed"), "{counter}");
     }
     assert_eq!(sum("mirror_copies_open", &[]), 0);
-    assert_eq!(sum("mirror_flow_buffered_bytes", &[]), 0);
+    // A connection that has lost bytes may be looking for its next request.
+    assert!(!books.kernel_complete() || sum("mirror_flow_buffered_bytes", &[]) == 0);
     for counter in ["copied_bytes", "payload_bytes", "snapped_bytes"] {
         let label = counter.trim_end_matches("_bytes");
         assert_eq!(sum("mirror_kernel_bytes_total", &[("counter", label)]), books.kernel(counter));

@@ -3,6 +3,7 @@
 //! A test that asserts "nothing is left" should note [`held_by`] the daemon while it lives and ask
 //! [`still_loaded`] afterwards: this says the same whoever else uses BPF on the machine.
 
+mod entries;
 mod ids;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,8 @@ use serde_json::Value;
 use crate::netns::Netns;
 use crate::process::Launch;
 use crate::wait;
+
+pub use entries::used_entries;
 
 /// Programs and links that a process has open, by their ids in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -302,6 +302,27 @@ impl Metrics {
     }
 }
 
+/// What a daemon's log says of the time that each pod took to be captured, in milliseconds, in order of size.
+#[must_use]
+pub fn attach_times_ms(log: &str) -> Vec<u64> {
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    let mut times: Vec<u64> = log
+        .lines()
+        .filter(|line| line.contains("pod is captured"))
+        .filter_map(|line| line.split("took_ms").nth(1))
+        .filter_map(|rest| digits(rest.split_whitespace().next()?.trim_start_matches('=')).parse().ok())
+        .collect();
+    times.sort_unstable();
+    times
+}
+
+/// The value below which so many percent of `sorted` lie; 0 of nothing.
+#[must_use]
+pub fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((sorted.len() * percent / 100).min(last)).copied().unwrap_or(0)
+}
+
 /// The daemon's binary: from [`BINARY`], or built now, once per process, in the profile of the test.
 ///
 /// # Errors

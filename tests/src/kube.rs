@@ -28,6 +28,9 @@ pub const NO_CLUSTER: &str = "MIRROR_TESTS_NO_CLUSTER";
 /// The variable that lists the gateways to test with, by commas.
 pub const GATEWAYS: &str = "MIRROR_CLUSTER_GATEWAYS";
 
+/// The variable of a long run: more pods, more requests.
+pub const LONG: &str = "MIRROR_CLUSTER_LONG";
+
 /// How long something may take in a cluster on a machine that is busy.
 pub const LIMIT: Duration = Duration::from_secs(180);
 
@@ -162,6 +165,12 @@ impl Cluster {
     #[must_use]
     pub fn node(&self, number: u32) -> Netns {
         Netns::named(&format!("{}-node-{number}", self.prefix))
+    }
+
+    /// The administrator's kubeconfig.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     /// What a node has as `/var/lib` or `/var/log`, as this machine sees it (`var` is `lib` or `log`).
@@ -336,6 +345,12 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// Whether there is time for more than what every run does (`cargo xtask test --cluster --long`).
+#[must_use]
+pub fn is_long_run() -> bool {
+    std::env::var_os(LONG).is_some()
 }
 
 impl std::ops::Deref for Session {

@@ -4,7 +4,8 @@
 //! [`client`] are the two ends that know exactly what they sent and got, [`nginx`], [`haproxy`], [`envoy`],
 //! [`grpc`], [`h2tools`] and [`loadtool`] wrap the real peers ([`peers`] says where those are that no Debian
 //! package brings), [`apiserver`] stands for a cluster's API server, [`kube`] sees a Kubernetes cluster, [`daemon`] runs
-//! the real binary, and [`bpf`] looks for programs left behind.
+//! the real binary, [`bpf`] looks
+//! for programs left behind, and [`footprint`] for whatever else a daemon could have kept.
 //!
 //! What it leaves out: it does not know how the daemon works inside; it sees what a user sees.
 
@@ -24,6 +25,7 @@ pub mod cleanup;
 pub mod client;
 pub mod daemon;
 pub mod envoy;
+pub mod footprint;
 pub mod fuzz;
 pub mod grpc;
 pub mod h2tools;

@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// With these gateways; nginx and envoy when none is named.
     #[arg(long, value_enum, requires = "cluster")]
     gateway: Vec<cluster::GatewayKind>,
+    /// With more pods and more requests than every run has: takes minutes more.
+    #[arg(long, requires = "cluster")]
+    long: bool,
     /// Leave the cluster up; take one that is up already.
     #[arg(long, requires = "cluster")]
     keep: bool,

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use mirror_tests::daemon::{attach_times_ms, percentile};
 use mirror_tests::privilege::root_or_skip;
 
 use super::{BY_CGROUP, NAMESPACE, Node, name, wait_for_as_few, wait_for_metric, wait_for_pods};
@@ -33,15 +34,10 @@ fn two_hundred_pods_leave_nothing_behind() {
     wait_for_as_few(&daemon, &before);
     assert_eq!(daemon.held_objects().unwrap().programs, programs);
     wait_for_metric(&daemon, "process_open_fds", &[], fds);
-    let mut took = took_ms(&daemon.output());
+    let took = attach_times_ms(&daemon.output());
     assert_eq!(took.len(), done);
-    took.sort_unstable();
-    let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)];
-    println!(
-        "{PODS} pods, {per_minute:.0} a minute: attached after {} ms (p50), {} ms (p99)",
-        at(50),
-        at(99)
-    );
+    let (p50, p99) = (percentile(&took, 50), percentile(&took, 99));
+    println!("{PODS} pods, {per_minute:.0} a minute: attached after {p50} ms (p50), {p99} ms (p99)");
 }
 
 /// These pods come, are attached, and go.
@@ -73,14 +69,4 @@ fn wave(node: &Node, daemon: &mirror_tests::daemon::Daemon, numbers: std::ops::R
 
 fn fds(daemon: &mirror_tests::daemon::Daemon) -> f64 {
     super::metric(daemon, "process_open_fds", &[])
-}
-
-/// What the log says of the time that each pod took.
-fn took_ms(log: &str) -> Vec<u64> {
-    let plain = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
-    log.lines()
-        .filter(|line| line.contains("pod is captured"))
-        .filter_map(|line| line.split("took_ms").nth(1))
-        .filter_map(|rest| plain(rest.split_whitespace().next()?.trim_start_matches('=')).parse().ok())
-        .collect()
 }

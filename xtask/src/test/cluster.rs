@@ -13,6 +13,9 @@ use crate::{image, interrupt, run};
 /// The variable that lists the gateways to test with.
 const GATEWAYS: &str = "MIRROR_CLUSTER_GATEWAYS";
 
+/// The variable that says that this is a long run.
+const LONG: &str = "MIRROR_CLUSTER_LONG";
+
 /// The nodes that the tests are about.
 const NODES: u32 = 2;
 
@@ -80,6 +83,9 @@ pub(crate) fn in_cluster(options: &Options) -> Result<()> {
         let mut tests = cargo_test(options);
         tests.args(["--test", "cluster"]);
         tests.env(GATEWAYS, listed).env(NAME, layout.name()).env_remove(super::NO_CLUSTER);
+        if options.long {
+            tests.env(LONG, "1");
+        }
         interrupt::run(&mut tests)
     });
     println!("cluster and tests in it: {:.1} s", begun.elapsed().as_secs_f64());

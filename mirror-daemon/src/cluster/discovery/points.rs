@@ -55,7 +55,8 @@ pub enum Outcome {
 pub(super) enum Notice {
     /// For the first time, so long after it could have been.
     Attached { pod: String, point: CapturePoint, took: Duration },
-    /// It can't be attached; said once, and again when the reason is another.
+    /// It can't be attached; said once, and again when the reason is another. Not said of an interface that is looked
+    /// for before its pod has an address.
     Failed { pod: String, why: String },
     /// It was attached, and its cgroup is gone.
     Gone { pod: String },
@@ -229,6 +230,7 @@ impl PodPoints {
         for (uid, tracked) in &mut self.pods {
             let Some(wanted) = &mut tracked.wanted else { continue };
             let pod = || tracked.pod.full_name();
+            let is_early = wanted.is_early();
             let before = std::mem::replace(&mut wanted.state, State::Untried);
             wanted.state = match outcome(&wanted.point) {
                 None => State::Untried,
@@ -243,7 +245,9 @@ impl PodPoints {
                 }
                 Some(Outcome::Failed(why)) => {
                     if before != State::Failed(why.clone()) {
-                        notice(&mut self.notices, Notice::Failed { pod: pod(), why: why.clone() });
+                        if !is_early {
+                            notice(&mut self.notices, Notice::Failed { pod: pod(), why: why.clone() });
+                        }
                         lost.push(uid.clone());
                     }
                     State::Failed(why)
@@ -418,6 +422,13 @@ impl Tracked {
 }
 
 impl Wanted {
+    /// Whether that it can't be attached means nothing yet: its namespace is found by its addresses, and the API server
+    /// has none of a pod that is just starting.
+    fn is_early(&self) -> bool {
+        let has_none = matches!(&self.point, CapturePoint::Pod { addresses, .. } if addresses.is_empty());
+        has_none && !self.was_attached
+    }
+
     /// Whether it needs no change: it is the same place, or an interface that was found without the addresses that are
     /// known by now.
     fn stays(&self, point: &CapturePoint) -> bool {

@@ -200,6 +200,24 @@ fn interface_of_a_pod_is_looked_for_with_the_addresses_that_are_known() {
 }
 
 #[test]
+fn interface_that_is_not_found_is_told_when_its_pod_has_an_address() {
+    let mut world = World::new(BY_INTERFACE);
+    let fail = |points: &mut PodPoints, now| {
+        points.handle_outcome(now, |_| Some(Outcome::Failed("not found".to_owned())));
+    };
+    world.points.handle_pod(world.now, pod(1));
+    world.points.handle_appeared(world.now, cgroup(1));
+    fail(&mut world.points, world.now);
+    assert_eq!((world.notices(), world.points.counts().failed), (vec![], 1));
+    let addressed = Pod { addresses: vec!["10.77.0.9".parse().unwrap()], ..pod(1) };
+    world.points.handle_pod(world.now, addressed);
+    fail(&mut world.points, world.now);
+    fail(&mut world.points, world.now);
+    let told = Notice::Failed { pod: "ns/gw-1".into(), why: "not found".into() };
+    assert_eq!(world.notices(), [told]);
+}
+
+#[test]
 fn host_network_pod_is_captured_by_its_cgroup_and_that_is_said() {
     let mut world = World::new(BY_INTERFACE);
     let host = Pod { is_host_network: true, ..pod(1) };
