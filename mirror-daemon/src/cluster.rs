@@ -16,6 +16,7 @@ pub mod rules;
 mod api;
 mod backoff;
 mod event;
+mod page;
 mod thread;
 
 pub use thread::ClusterThread;

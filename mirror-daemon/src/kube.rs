@@ -1,12 +1,12 @@
 //! PURE. Makes mirror rules from Kubernetes objects: the routes that users have already.
 //!
-//! In: manifests as text, or objects one by one as a watch tells of them, and the `[kubernetes]` settings.
+//! In: manifests as text, or objects one by one as a watch tells of them, and [`Terms`].
 //! Out: the equal TOML, and what was found on the way. The TOML goes through [`crate::config::Config::from_toml`]
 //! like any other: there is one way into the configuration.
 //!
 //! ```text
 //! text ─▶ manifest ─▶ Objects ─▶ resolve ─▶ Resolved ─▶ TOML
-//!                     views      grants, backends, routes
+//!                     views      admission, grants, backends, routes
 //! ```
 //!
 //! A request belongs to the one rule that the gateway would route it by. So rules that mirror nothing are kept,
@@ -14,7 +14,10 @@
 //!
 //! Left out: the API server, and which pods a gateway runs in.
 
+mod admission;
 mod backend;
+mod budget;
+mod cut;
 mod finding;
 mod manifest;
 mod matches;
@@ -24,6 +27,7 @@ mod objects;
 mod pod_cgroup;
 mod resolve;
 mod selector;
+mod terms;
 mod write;
 
 /// Typed views of the objects, as far as they are used. What is not named is other people's business.
@@ -37,6 +41,7 @@ pub use objects::Objects;
 pub use pod_cgroup::PodCgroup;
 pub use resolve::{Resolved, resolve};
 pub use selector::{LabelSelector, Operator, Requirement, SelectorFault};
+pub use terms::Terms;
 
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,9 @@ mod sampler;
 pub use client_ip::{client_ip, ip_of};
 pub use gateway::{GatewaySet, MAX_GATEWAYS};
 pub use host::{Authority, HostPattern, HostPatternFault, MAX_HOST_BYTES};
-pub use matching::{FullRegex, Match, MethodGuard, Mismatch, PathMatch, RegexFault, TextMatch, ValueMatch};
+pub use matching::{
+    FullRegex, MAX_REGEX_BYTES, Match, MethodGuard, Mismatch, PathMatch, RegexFault, TextMatch, ValueMatch,
+};
 pub use sampler::{KeyUsed, SampleBy, Share, ShareFault};
 
 use crate::config::ShadowId;

@@ -4,7 +4,7 @@ use crate::cluster::ClusterThread;
 use crate::cluster::client::{Access, ClientError};
 use crate::cluster::rules::ClusterRules;
 use crate::config::KubernetesConfig;
-use crate::kube::Resolved;
+use crate::kube::{Resolved, Terms};
 use crate::telemetry::snapshot::RulesStatus;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
@@ -43,30 +43,30 @@ impl Cluster {
         }
     }
 
-    /// The rules that belong to a configuration with these settings; `None`: it wants none, or they are not all
+    /// The rules that belong to a configuration on these terms; `None`: it wants none, or they are not all
     /// known yet. Starts to watch where it was not wanted before. Blocks.
     ///
     /// # Errors
     /// There is no way to the API server. That it does not answer is none.
-    pub(super) fn resolve(&self, settings: &KubernetesConfig) -> anyhow::Result<Option<Arc<Resolved>>> {
-        if !settings.gateway_api {
+    pub(super) fn resolve(&self, terms: &Terms) -> anyhow::Result<Option<Arc<Resolved>>> {
+        if !terms.settings.gateway_api {
             return Ok(None);
         }
         if let Some(rules) = self.rules() {
-            return Ok(rules.resolve(settings));
+            return Ok(rules.resolve(terms));
         }
-        let watched = self.watch(settings)?;
+        let watched = self.watch(terms)?;
         *self.watched() = Some(watched);
         Ok(None)
     }
 
-    /// A configuration with these settings runs now, with these rules of the cluster.
-    pub(super) fn taken(&self, settings: &KubernetesConfig, resolved: Option<&Resolved>) {
+    /// A configuration on these terms runs now, with these rules of the cluster.
+    pub(super) fn taken(&self, terms: &Terms, resolved: Option<&Resolved>) {
         self.retry(None);
-        if !settings.gateway_api {
+        if !terms.settings.gateway_api {
             *self.watched() = None;
         } else if let Some(rules) = self.rules() {
-            rules.taken(settings, resolved);
+            rules.taken(terms, resolved);
         }
     }
 
@@ -99,7 +99,7 @@ impl Cluster {
         self.rules().map(|rules| rules.status())
     }
 
-    fn watch(&self, settings: &KubernetesConfig) -> anyhow::Result<Watched> {
+    fn watch(&self, terms: &Terms) -> anyhow::Result<Watched> {
         let access = Access::find(self.kubeconfig.as_deref()).context("kubernetes.gateway_api")?;
         let thread = ClusterThread::start().context("no thread for the cluster")?;
         let (client_tx, client_rx) = std::sync::mpsc::sync_channel(1);
@@ -109,7 +109,7 @@ impl Cluster {
         let client: Result<_, ClientError> = client_rx.recv().context("the cluster's thread has ended")?;
         let client = client.context("kubernetes.gateway_api")?;
         let has_changed = Arc::clone(&self.has_changed);
-        let rules = Arc::new(ClusterRules::start(thread.handle(), client, settings.clone(), has_changed));
+        let rules = Arc::new(ClusterRules::start(thread.handle(), client, terms.clone(), has_changed));
         tracing::info!(
             "rules are taken from the cluster, too; until they are known, those of the files hold alone"
         );
@@ -143,8 +143,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("kubeconfig");
         let (off, on) = (
-            KubernetesConfig::default(),
-            KubernetesConfig { gateway_api: true, ..KubernetesConfig::default() },
+            Terms::default(),
+            Terms {
+                settings: KubernetesConfig { gateway_api: true, ..KubernetesConfig::default() },
+                ..Terms::default()
+            },
         );
         let cluster = Cluster::new(Some(&file));
         assert!(cluster.resolve(&off).unwrap().is_none() && cluster.status().is_none());
@@ -153,11 +156,11 @@ mod tests {
         std::fs::write(&file, KUBECONFIG).unwrap();
         assert!(cluster.resolve(&on).unwrap().is_none());
         assert!(!cluster.status().unwrap().is_synced);
-        cluster.refused(&off);
+        cluster.refused(&off.settings);
         assert!(cluster.status().is_none(), "what wanted it was refused");
         cluster.resolve(&on).unwrap();
         cluster.taken(&on, None);
-        cluster.refused(&on);
+        cluster.refused(&on.settings);
         assert!(cluster.status().is_some());
         cluster.taken(&off, None);
         assert!(cluster.status().is_none());

@@ -24,6 +24,7 @@ use crate::capture::{self, AttacherLink, Capture, Prepared, SocketMarker, TestKn
 use crate::cluster::discovery::PodPoint;
 use crate::config::Config;
 use crate::drain::{Shutdown, Signals};
+use crate::kube::Terms;
 use crate::pipeline::{Pipeline, View};
 use crate::privilege;
 use crate::reload::ConfigWatch;
@@ -76,7 +77,7 @@ async fn run_async(source: &Source, place: &Place, mut link: AttacherLink) -> Re
     let current = Arc::new(ArcSwap::from_pointee(generation));
     let shutdown = Shutdown::new();
     let cluster = Cluster::new(place.kubeconfig());
-    cluster.resolve(&config.kubernetes).map_err(Failure::Usage)?;
+    cluster.resolve(&Terms::of(&config)).map_err(Failure::Usage)?;
     let pods = place.find_pods(&config)?;
     let (engine, attached) = start_capture(&config, prepared, &ledger, &current, &shutdown)?;
 

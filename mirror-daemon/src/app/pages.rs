@@ -77,6 +77,8 @@ impl CaptureReading {
 pub(super) struct ReloadBooks {
     pub(super) failures: AtomicU64,
     pub(super) last_failed: AtomicBool,
+    /// Of the cluster's rules only a part runs, for a change of them was refused.
+    pub(super) are_rules_cut: AtomicBool,
 }
 
 /// How capturing ended.
@@ -179,6 +181,7 @@ impl Sources {
         ConfigStatus {
             last_reload_ok: !self.reload.last_failed.load(Ordering::Relaxed),
             generation: self.current.load().view.generation,
+            are_rules_cut: self.reload.are_rules_cut.load(Ordering::Relaxed),
             reload_failures: self.reload.failures.load(Ordering::Relaxed),
         }
     }

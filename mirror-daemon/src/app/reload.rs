@@ -7,6 +7,7 @@ use super::shard::Generation;
 use super::source::{Base, Source};
 use crate::capture::{AttacherClient, Trial};
 use crate::config::{CaptureConfig, CapturePoint, Config};
+use crate::kube::{Resolved, Terms};
 use crate::pipeline::View;
 use crate::replay;
 use crate::telemetry::logging::in_words;
@@ -22,6 +23,8 @@ pub(super) struct Reloader {
     /// What the files said when they were taken: what a change in the cluster is added to, whatever has become of
     /// them.
     base: Mutex<Base>,
+    /// The cluster's rules that run; `None`: there are none.
+    rules: Mutex<Option<Arc<Resolved>>>,
 }
 
 /// What has changed, or may have.
@@ -35,7 +38,7 @@ pub(super) enum Changed {
 
 impl Reloader {
     pub(super) fn new(sources: Arc<Sources>, origin: Source, base: Base) -> Self {
-        Self { sources, origin, base: Mutex::new(base) }
+        Self { sources, origin, base: Mutex::new(base), rules: Mutex::default() }
     }
 
     /// Reads again what has changed and takes it, or says why not. Blocks.
@@ -57,30 +60,65 @@ impl Reloader {
                 books.failures.fetch_add(1, Ordering::Relaxed);
                 let why = in_words(error.as_ref());
                 tracing::error!("configuration refused, the running one stays: {why}");
+                if changed == Changed::Cluster
+                    && let Err(error) = self.cut()
+                {
+                    tracing::error!(
+                        why = in_words(error.as_ref()),
+                        "rules that the cluster has revoked still run"
+                    );
+                }
             }
         }
     }
 
     /// The generation of what was taken.
     fn take(&self, changed: Changed) -> anyhow::Result<u64> {
-        let (base, config) = match changed {
+        let (base, own) = match changed {
             Changed::Files => self.origin.read()?,
             Changed::Cluster => {
-                let base = self.base.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let config = base.alone()?;
-                (base, config)
+                let base = self.base();
+                let own = base.alone()?;
+                (base, own)
             }
         };
-        let resolved = self.cluster().resolve(&config.kubernetes)?;
+        let terms = Terms::of(&own);
+        let resolved = self.cluster().resolve(&terms)?;
         let config = match &resolved {
             Some(resolved) => base.with_cluster(resolved)?,
-            None => config,
+            None => own,
         };
-        let config = Arc::new(config);
-        let generation = self.run(&config)?;
+        let generation = self.run(&Arc::new(config), changed)?;
         *self.base.lock().unwrap_or_else(PoisonError::into_inner) = base;
-        self.cluster().taken(&config.kubernetes, resolved.as_deref());
+        self.cluster().taken(&terms, resolved.as_deref());
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = resolved;
+        self.sources.reload.are_rules_cut.store(false, Ordering::Relaxed);
         Ok(generation)
+    }
+
+    /// The cluster's rules can't be taken as they are now: of those that run, what no longer is in the cluster goes all
+    /// the same, for a ReferenceGrant that is removed must not stay in force.
+    fn cut(&self) -> anyhow::Result<()> {
+        let running = self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(running) = running else { return Ok(()) };
+        let base = self.base();
+        let now = self.cluster().resolve(&Terms::of(&base.alone()?))?;
+        let Some(cut) = now.map(|now| running.cut_to(&now)).filter(|cut| *cut != *running) else {
+            return Ok(());
+        };
+        let lost = running.mirror_count().saturating_sub(cut.mirror_count());
+        self.run_rules(&Arc::new(base.with_cluster(&cut)?))?;
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(cut));
+        self.sources.reload.are_rules_cut.store(true, Ordering::Relaxed);
+        tracing::error!(
+            mirrors = lost,
+            "mirrors that are no longer in the cluster were taken away; what is new there waits"
+        );
+        Ok(())
+    }
+
+    fn base(&self) -> Base {
+        self.base.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn cluster(&self) -> &Cluster {
@@ -88,12 +126,21 @@ impl Reloader {
     }
 
     /// Changes over to `config`, or leaves all as it is.
-    fn run(&self, config: &Arc<Config>) -> anyhow::Result<u64> {
+    fn run(&self, config: &Arc<Config>, changed: Changed) -> anyhow::Result<u64> {
         let running = Arc::clone(&self.sources.current.load().view);
         refuse_what_takes_a_restart(&running.config, config, self.sources.pods.is_some())?;
         for shadow in &config.shadows {
+            // A file that can't be read any more is no reason to keep rules that were revoked.
+            let is_kept = changed == Changed::Cluster
+                && running
+                    .config
+                    .shadows
+                    .iter()
+                    .any(|old| (&old.name, &old.tls) == (&shadow.name, &shadow.tls));
             // Before its books are opened, which stay.
-            replay::check_tls(shadow)?;
+            if !is_kept {
+                replay::check_tls(shadow)?;
+            }
         }
         let wanted = self.with_pods(&config.capture);
         let must = &config.capture.points;
@@ -121,6 +168,20 @@ impl Reloader {
         }
         committed?;
         Ok(generation)
+    }
+
+    /// Changes over to the rules of `config`, which is the running one otherwise: capture is left as it is.
+    fn run_rules(&self, config: &Arc<Config>) -> anyhow::Result<()> {
+        let running = Arc::clone(&self.sources.current.load().view);
+        let wanted = self.with_pods(&config.capture);
+        let capture = self.sources.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = View::new(running.generation.saturating_add(1), Arc::clone(config), &self.sources.ledger);
+        self.sources.replayer.reconfigure(view.shadows())?;
+        self.take_up(match &*capture {
+            Some(attached) => at_points(view, &wanted, &attached.attacher),
+            None => view,
+        });
+        Ok(())
     }
 
     /// Attaches to the pods that are wanted now, and lets go of those that are not any more. What can't be attached

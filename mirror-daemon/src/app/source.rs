@@ -3,7 +3,7 @@
 
 use super::manifests;
 use crate::config::{Config, ConfigFaults};
-use crate::kube::{self, Finding, Reason, Resolved};
+use crate::kube::{self, Finding, Reason, Resolved, Terms};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 
@@ -85,7 +85,7 @@ impl Source {
 /// The rules in the manifests of a directory, and everything that was found wrong with them.
 pub(super) fn from_manifests(directory: &Path, config: &Config) -> anyhow::Result<(Resolved, Vec<Finding>)> {
     let (objects, mut findings) = manifests::read(directory)?;
-    let resolved = kube::resolve(&objects, &config.kubernetes);
+    let resolved = kube::resolve(&objects, &Terms::of(config));
     findings.extend_from_slice(resolved.findings());
     Ok((resolved, findings))
 }

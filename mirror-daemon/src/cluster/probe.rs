@@ -17,7 +17,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 const MAX_PODS: usize = 500;
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 /// Kinds of rules that clusters may lack.
-const INSTALLED: [Kind; 4] = [Kind::HttpRoute, Kind::ReferenceGrant, Kind::RouteOption, Kind::Upstream];
+const INSTALLED: [Kind; 5] =
+    [Kind::HttpRoute, Kind::Gateway, Kind::ReferenceGrant, Kind::RouteOption, Kind::Upstream];
 
 /// What the API server answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Right {
     #[must_use]
     pub fn all() -> Vec<Self> {
         let reading = |resource, group| ["list", "watch"].map(|verb| Self { verb, resource, group });
-        let kinds = INSTALLED.into_iter().chain([Kind::Service]);
+        let kinds = INSTALLED.into_iter().chain([Kind::Service, Kind::Namespace]);
         let events =
             ["create", "patch"].map(|verb| Self { verb, resource: "events", group: "events.k8s.io" });
         let read = kinds.flat_map(|kind| reading(kind.plural(), kind.group()));

@@ -19,8 +19,7 @@ mod watch;
 
 pub use store::{MAX_OBJECT_BYTES, MAX_OBJECTS, MAX_TOTAL_BYTES};
 
-use crate::config::KubernetesConfig;
-use crate::kube::{self, Finding, Kind, Resolved};
+use crate::kube::{self, Finding, Kind, Resolved, Terms};
 use crate::telemetry::snapshot::RulesStatus;
 use ::kube::Client;
 use status::Statuses;
@@ -85,8 +84,8 @@ struct Books {
     store: Store,
     /// Every kind was listed once, or is not there.
     is_synced: bool,
-    settings: KubernetesConfig,
-    /// Made from the store as it is now, with these settings; `None`: has to be made.
+    terms: Terms,
+    /// Made from the store as it is now, with these terms; `None`: has to be made.
     resolved: Option<Arc<Resolved>>,
     /// The rules that were told of last, or taken.
     told: String,
@@ -96,13 +95,8 @@ impl ClusterRules {
     /// Starts to watch, on the runtime of `handle`, on which `client` was made. `has_changed` is told when the rules
     /// are known for the first time, and when they are no longer those that were told of, or taken.
     #[must_use]
-    pub fn start(
-        handle: &Handle,
-        client: Client,
-        settings: KubernetesConfig,
-        has_changed: Arc<Notify>,
-    ) -> Self {
-        let books = Books::new(settings, Limits::default());
+    pub fn start(handle: &Handle, client: Client, terms: Terms, has_changed: Arc<Notify>) -> Self {
+        let books = Books::new(terms, Limits::default());
         Self::start_with(handle, client, books, has_changed, Pace::default())
     }
 
@@ -132,26 +126,26 @@ impl ClusterRules {
         Self { shared, tasks }
     }
 
-    /// The rules as the cluster has them now, with `settings`; `None`: not all is known yet. Blocks while they are
+    /// The rules as the cluster has them now, with `terms`; `None`: not all is known yet. Blocks while they are
     /// made.
     #[must_use]
-    pub fn resolve(&self, settings: &KubernetesConfig) -> Option<Arc<Resolved>> {
+    pub fn resolve(&self, terms: &Terms) -> Option<Arc<Resolved>> {
         let mut books = self.shared.books();
         if !books.is_synced {
             return None;
         }
-        if books.settings == *settings {
+        if books.terms == *terms {
             return Some(books.resolve());
         }
-        Some(Arc::new(kube::resolve(books.store.objects(), settings)))
+        Some(Arc::new(kube::resolve(books.store.objects(), terms)))
     }
 
-    /// What [`ClusterRules::resolve`] gave, with these settings, is what runs now: changes are told against it.
-    pub fn taken(&self, settings: &KubernetesConfig, resolved: Option<&Resolved>) {
+    /// What [`ClusterRules::resolve`] gave, with these terms, is what runs now: changes are told against it.
+    pub fn taken(&self, terms: &Terms, resolved: Option<&Resolved>) {
         let mut books = self.shared.books();
         books.told = resolved.map(Resolved::to_toml).unwrap_or_default();
-        if books.settings != *settings {
-            books.settings.clone_from(settings);
+        if books.terms != *terms {
+            books.terms.clone_from(terms);
             books.resolved = None;
         }
         drop(books);
@@ -198,15 +192,14 @@ impl Shared {
 }
 
 impl Books {
-    fn new(settings: KubernetesConfig, limits: Limits) -> Self {
+    fn new(terms: Terms, limits: Limits) -> Self {
         let store = Store::new(limits);
-        Self { store, is_synced: false, settings, resolved: None, told: String::new() }
+        Self { store, is_synced: false, terms, resolved: None, told: String::new() }
     }
 
     fn resolve(&mut self) -> Arc<Resolved> {
-        let made = self
-            .resolved
-            .get_or_insert_with(|| Arc::new(kube::resolve(self.store.objects(), &self.settings)));
+        let made =
+            self.resolved.get_or_insert_with(|| Arc::new(kube::resolve(self.store.objects(), &self.terms)));
         Arc::clone(made)
     }
 

@@ -128,7 +128,7 @@ fn pod_without_its_nodes_name_or_an_api_server_is_told_what_it_lacks() {
 #[test]
 fn rights_that_are_lacking_are_named_as_roles_name_them() {
     let wanted: Vec<_> = Right::all().iter().map(ToString::to_string).collect();
-    assert_eq!(wanted.len(), 14, "{wanted:?}");
+    assert_eq!(wanted.len(), 18, "{wanted:?}");
     for right in ["list pods", "watch httproutes.gateway.networking.k8s.io", "patch events.events.k8s.io"] {
         assert!(wanted.iter().any(|one| one == right), "{wanted:?}");
     }

@@ -52,7 +52,7 @@ pub(super) fn of_mirror(objects: &Objects, from: &str, named: &BackendRef) -> Re
         let way_out = if objects.is_whole_cluster { "" } else { "; add its manifest" };
         Unresolved::new(Reason::BackendNotFound, format!("{target} is not there{way_out}"))
     })?;
-    of_service(&target, service, port)
+    of_service(objects, &target, service, port)
 }
 
 /// The backend of the Upstream that a route in `from` names, directly or by a RouteOption.
@@ -81,7 +81,7 @@ pub(super) fn of_upstream(objects: &Objects, from: &str, target: &ObjectRef) -> 
     let name =
         ObjectRef { kind: Kind::Service, namespace: namespace.to_owned(), name: kube.service_name.clone() };
     let mut backend = match objects.service(&name) {
-        Some(service) => of_service(&name, service, port)?,
+        Some(service) => of_service(objects, &name, service, port)?,
         None if objects.is_whole_cluster => {
             let message = format!("{name}, which {target} names, is not there");
             return Err(Unresolved::new(Reason::BackendNotFound, message));
@@ -120,12 +120,26 @@ fn permit(objects: &Objects, from: &str, target: &ObjectRef) -> Result<(), Unres
 }
 
 /// Port `port` of a Service.
-fn of_service(name: &ObjectRef, service: &Service, port: u16) -> Result<Backend, Unresolved> {
+fn of_service(
+    objects: &Objects,
+    name: &ObjectRef,
+    service: &Service,
+    port: u16,
+) -> Result<Backend, Unresolved> {
     let spec = &service.spec;
     let found = spec.ports.iter().find(|own| {
         own.port == i64::from(port) && own.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
     });
     let is_external = spec.kind.as_deref() == Some("ExternalName");
+    // Whoever writes it may name anything by it, Services of other namespaces too, and no ReferenceGrant would be asked.
+    // Who writes files for this daemon may name anything anyway.
+    if is_external && objects.is_whole_cluster {
+        let message = format!(
+            "{name} is of type ExternalName, which may lead anywhere; where that is wanted, write a [[shadow]] and a \
+             [[route]] for it"
+        );
+        return Err(Unresolved::new(Reason::Unsupported, message));
+    }
     let is_headless = spec.cluster_ip.as_deref() == Some("None");
     let port = match found {
         None if !is_external => {

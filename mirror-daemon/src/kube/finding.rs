@@ -28,13 +28,15 @@ pub enum Reason {
     AlreadyMirrored,
     /// The route belongs to no gateway that is bound by `[[kubernetes.gateway]]`, or to none at all.
     GatewayNotBound,
+    /// No listener of a Gateway that the route names takes it, or there is no such Gateway.
+    NotAdmitted,
     /// One too many.
     LimitExceeded,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::InvalidField,
         Self::InvalidManifest,
         Self::Duplicate,
@@ -46,6 +48,7 @@ impl Reason {
         Self::Unsupported,
         Self::AlreadyMirrored,
         Self::GatewayNotBound,
+        Self::NotAdmitted,
         Self::LimitExceeded,
     ];
 
@@ -64,6 +67,7 @@ impl Reason {
             Self::Unsupported => "Unsupported",
             Self::AlreadyMirrored => "AlreadyMirrored",
             Self::GatewayNotBound => "GatewayNotBound",
+            Self::NotAdmitted => "NotAdmitted",
             Self::LimitExceeded => "LimitExceeded",
         }
     }

@@ -1,10 +1,12 @@
 //! HTTPRoute matches as the configuration has them, and hosts.
 
+use super::budget::{Budget, Refused};
 use super::finding::{Finding, Reason};
+use super::mirrors::RuleOf;
 use super::object::ObjectRef;
 use super::views::{HttpRouteMatch, PathKind, PathView, ValueKind, ValueView};
 use crate::config::is_token;
-use crate::rule::{FullRegex, HostPattern};
+use crate::rule::HostPattern;
 
 /// Most matches of one rule, as in Gateway API.
 const MAX_MATCHES: usize = 128;
@@ -28,13 +30,17 @@ pub(super) struct Condition {
     pub(super) value: String,
 }
 
+/// There is no room for the regular expressions of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exceeded;
+
 /// The matches of a rule; empty: every request. `None`: there are some, and none can be used.
 pub(super) fn rule_matches(
-    object: &ObjectRef,
-    path: &str,
-    matches: &[HttpRouteMatch],
+    rule: &RuleOf<'_>,
+    budget: &mut Budget,
     findings: &mut Vec<Finding>,
-) -> Option<Vec<RuleMatch>> {
+) -> Result<Option<Vec<RuleMatch>>, Exceeded> {
+    let (object, path, matches) = (rule.route, &rule.path, &rule.rule.matches);
     let mut found = Vec::new();
     for (index, one) in matches.iter().enumerate() {
         let path = format!("{path}.matches[{index}]");
@@ -43,14 +49,15 @@ pub(super) fn rule_matches(
             findings.push(Finding::new(object, path, Reason::LimitExceeded, message));
             break;
         }
-        match rule_match(one) {
+        match rule_match(one, budget) {
             Ok(one) => found.push(one),
-            Err((field, message)) => {
+            Err(Fault::Exceeded) => return Err(Exceeded),
+            Err(Fault::Wrong(field, message)) => {
                 findings.push(Finding::new(object, format!("{path}.{field}"), Reason::InvalidField, message));
             }
         }
     }
-    (matches.is_empty() || !found.is_empty()).then_some(found)
+    Ok((matches.is_empty() || !found.is_empty()).then_some(found))
 }
 
 /// The hosts of a route; empty: every host. `None`: there are some, and none can be used.
@@ -76,56 +83,73 @@ pub(super) fn hosts(
 
 /// Whether some host is meant by both lists.
 pub(super) fn hosts_overlap(left: &[HostPattern], right: &[HostPattern]) -> bool {
+    left.is_empty()
+        || right.is_empty()
+        || left.iter().any(|left| right.iter().any(|right| intersection(left, right).is_some()))
+}
+
+/// The hosts that both mean: the narrower one, where it is part of the other.
+pub(super) fn intersection(left: &HostPattern, right: &HostPattern) -> Option<HostPattern> {
     let is_below = |host: &str, suffix: &str| {
         host.strip_suffix(suffix).is_some_and(|front| front.ends_with('.') && front.len() > 1)
     };
-    let meets = |left: &HostPattern, right: &HostPattern| match (left, right) {
-        (HostPattern::Exact(left), HostPattern::Exact(right)) => left == right,
-        (HostPattern::Exact(host), HostPattern::Wildcard(suffix))
-        | (HostPattern::Wildcard(suffix), HostPattern::Exact(host)) => is_below(host, suffix),
-        (HostPattern::Wildcard(left), HostPattern::Wildcard(right)) => {
-            left == right || is_below(left, right) || is_below(right, left)
+    let is_part = |one: &HostPattern, whole: &HostPattern| match (one, whole) {
+        (HostPattern::Exact(host) | HostPattern::Wildcard(host), HostPattern::Wildcard(suffix)) => {
+            is_below(host, suffix)
         }
+        (_, HostPattern::Exact(_)) => false,
     };
-    left.is_empty()
-        || right.is_empty()
-        || left.iter().any(|left| right.iter().any(|right| meets(left, right)))
+    match left == right || is_part(left, right) {
+        true => Some(left.clone()),
+        false => is_part(right, left).then(|| right.clone()),
+    }
 }
 
-/// Field and message of what is wrong.
-type Fault = (String, String);
+enum Fault {
+    /// Field and message of what is wrong.
+    Wrong(String, String),
+    /// See [`Exceeded`].
+    Exceeded,
+}
 
-fn rule_match(view: &HttpRouteMatch) -> Result<RuleMatch, Fault> {
+fn rule_match(view: &HttpRouteMatch, budget: &mut Budget) -> Result<RuleMatch, Fault> {
     if let Some(method) = view.method.as_deref().filter(|method| !METHODS.contains(method)) {
-        return Err(("method".to_owned(), format!("{method:?} is none of {}", METHODS.join(", "))));
+        let message = format!("{method:?} is none of {}", METHODS.join(", "));
+        return Err(Fault::Wrong("method".to_owned(), message));
     }
     Ok(RuleMatch {
-        path: path(view.path.as_ref())?,
+        path: path(view.path.as_ref(), budget)?,
         method: view.method.clone(),
-        headers: conditions("headers", &view.headers, str::eq_ignore_ascii_case)?,
-        query: conditions("queryParams", &view.query_params, str::eq)?,
+        headers: conditions(("headers", &view.headers), str::eq_ignore_ascii_case, budget)?,
+        query: conditions(("queryParams", &view.query_params), str::eq, budget)?,
     })
 }
 
-fn path(view: Option<&PathView>) -> Result<(PathKind, String), Fault> {
+/// Takes the room for a regular expression.
+fn regex(value: &str, field: String, budget: &mut Budget) -> Result<(), Fault> {
+    budget.take(value).map_err(|refused| match refused {
+        Refused::Full => Fault::Exceeded,
+        Refused::Wrong(fault) => Fault::Wrong(field, format!("{value:?} is no regular expression: {fault}")),
+    })
+}
+
+fn path(view: Option<&PathView>, budget: &mut Budget) -> Result<(PathKind, String), Fault> {
     let kind = view.map(|view| view.kind).unwrap_or_default();
     let value = view.and_then(|view| view.value.as_deref()).unwrap_or("/");
-    let fault = |message| Err(("path.value".to_owned(), message));
     if kind == PathKind::RegularExpression {
-        if let Err(error) = FullRegex::new(value) {
-            return fault(format!("{value:?} is no regular expression: {error}"));
-        }
+        regex(value, "path.value".to_owned(), budget)?;
     } else if !value.starts_with('/') || value.contains(['?', '#']) {
-        return fault(format!("{value:?} is no path; it starts with \"/\" and has no query"));
+        let message = format!("{value:?} is no path; it starts with \"/\" and has no query");
+        return Err(Fault::Wrong("path.value".to_owned(), message));
     }
     Ok((kind, value.to_owned()))
 }
 
 /// Of several conditions of one name the first counts, as Gateway API has it.
 fn conditions(
-    field: &str,
-    views: &[ValueView],
+    (field, views): (&str, &[ValueView]),
     is_same: impl Fn(&str, &str) -> bool,
+    budget: &mut Budget,
 ) -> Result<Vec<Condition>, Fault> {
     let mut kept: Vec<Condition> = Vec::new();
     for (index, ValueView { kind, name, value }) in views.iter().enumerate() {
@@ -135,12 +159,10 @@ fn conditions(
         }
         let is_name = if field == "headers" { is_token(name) } else { !name.is_empty() };
         if !is_name {
-            return Err((at("name"), format!("{name:?} is no name")));
+            return Err(Fault::Wrong(at("name"), format!("{name:?} is no name")));
         }
-        if *kind == ValueKind::RegularExpression
-            && let Err(error) = FullRegex::new(value)
-        {
-            return Err((at("value"), format!("{value:?} is no regular expression: {error}")));
+        if *kind == ValueKind::RegularExpression {
+            regex(value, at("value"), budget)?;
         }
         kept.push(Condition { name: name.clone(), kind: *kind, value: value.clone() });
     }

@@ -8,6 +8,8 @@ pub enum Kind {
     /// `gateway.networking.k8s.io`
     HttpRoute,
     /// `gateway.networking.k8s.io`
+    Gateway,
+    /// `gateway.networking.k8s.io`
     ReferenceGrant,
     /// `gateway.solo.io`
     RouteOption,
@@ -15,6 +17,8 @@ pub enum Kind {
     Upstream,
     /// The core group.
     Service,
+    /// The core group.
+    Namespace,
 }
 
 pub(super) const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
@@ -23,18 +27,27 @@ pub(super) const GLOO_GROUP: &str = "gloo.solo.io";
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::HttpRoute, Self::ReferenceGrant, Self::RouteOption, Self::Upstream, Self::Service];
+    pub const ALL: [Self; 7] = [
+        Self::HttpRoute,
+        Self::Gateway,
+        Self::ReferenceGrant,
+        Self::RouteOption,
+        Self::Upstream,
+        Self::Service,
+        Self::Namespace,
+    ];
 
     /// Its name in manifests.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::HttpRoute => "HTTPRoute",
+            Self::Gateway => "Gateway",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::RouteOption => "RouteOption",
             Self::Upstream => "Upstream",
             Self::Service => "Service",
+            Self::Namespace => "Namespace",
         }
     }
 
@@ -43,10 +56,12 @@ impl Kind {
     pub const fn plural(self) -> &'static str {
         match self {
             Self::HttpRoute => "httproutes",
+            Self::Gateway => "gateways",
             Self::ReferenceGrant => "referencegrants",
             Self::RouteOption => "routeoptions",
             Self::Upstream => "upstreams",
             Self::Service => "services",
+            Self::Namespace => "namespaces",
         }
     }
 
@@ -54,10 +69,10 @@ impl Kind {
     #[must_use]
     pub const fn group(self) -> &'static str {
         match self {
-            Self::HttpRoute | Self::ReferenceGrant => GATEWAY_API_GROUP,
+            Self::HttpRoute | Self::Gateway | Self::ReferenceGrant => GATEWAY_API_GROUP,
             Self::RouteOption => SOLO_GATEWAY_GROUP,
             Self::Upstream => GLOO_GROUP,
-            Self::Service => "",
+            Self::Service | Self::Namespace => "",
         }
     }
 
@@ -65,18 +80,24 @@ impl Kind {
     #[must_use]
     pub const fn versions(self) -> &'static [&'static str] {
         match self {
-            Self::HttpRoute | Self::ReferenceGrant => &["v1", "v1beta1"],
-            Self::RouteOption | Self::Upstream | Self::Service => &["v1"],
+            Self::HttpRoute | Self::Gateway | Self::ReferenceGrant => &["v1", "v1beta1"],
+            Self::RouteOption | Self::Upstream | Self::Service | Self::Namespace => &["v1"],
         }
+    }
+
+    /// Whether its objects live in a namespace.
+    #[must_use]
+    pub const fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace)
     }
 }
 
-/// The name of an object. All kinds used here live in a namespace.
+/// The name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectRef {
     /// What it is.
     pub kind: Kind,
-    /// Its namespace.
+    /// Its namespace; empty: it lives in none.
     pub namespace: String,
     /// Its name.
     pub name: String,
@@ -84,7 +105,10 @@ pub struct ObjectRef {
 
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind.name(), self.namespace, self.name)
+        match self.kind.is_namespaced() {
+            true => write!(f, "{} {}/{}", self.kind.name(), self.namespace, self.name),
+            false => write!(f, "{} {}", self.kind.name(), self.name),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::finding::{Finding, Reason};
 use super::manifest::drop_nulls;
 use super::object::{Kind, ObjectRef, is_label, is_subdomain};
-use super::views::{HttpRoute, Metadata, ReferenceGrant, RouteOption, Service, Upstream};
+use super::views::{Gateway, HttpRoute, Metadata, Namespace, ReferenceGrant, RouteOption, Service, Upstream};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,8 @@ const DEFAULT_NAMESPACE: &str = "default";
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     objects: BTreeMap<ObjectRef, Object>,
-    /// These are all objects there are. If not, a Service that an Upstream names may be elsewhere.
+    /// These are all objects there are. If not, a Service that an Upstream names may be elsewhere, and so may the
+    /// Gateway of a route.
     pub(super) is_whole_cluster: bool,
 }
 
@@ -27,10 +28,12 @@ pub struct Objects {
 #[derive(Clone, Debug, PartialEq)]
 enum Object {
     HttpRoute(Box<HttpRoute>),
+    Gateway(Box<Gateway>),
     ReferenceGrant(ReferenceGrant),
     RouteOption(Box<RouteOption>),
     Upstream(Box<Upstream>),
     Service(Service),
+    Namespace(Namespace),
 }
 
 impl Objects {
@@ -152,6 +155,21 @@ impl Objects {
         }
     }
 
+    pub(super) fn gateway(&self, name: &ObjectRef) -> Option<&Gateway> {
+        match self.objects.get(name)? {
+            Object::Gateway(gateway) => Some(gateway),
+            _ => None,
+        }
+    }
+
+    pub(super) fn namespace(&self, name: &str) -> Option<&Namespace> {
+        let name = ObjectRef { kind: Kind::Namespace, namespace: String::new(), name: name.to_owned() };
+        match self.objects.get(&name)? {
+            Object::Namespace(namespace) => Some(namespace),
+            _ => None,
+        }
+    }
+
     pub(super) fn service(&self, name: &ObjectRef) -> Option<&Service> {
         match self.objects.get(name)? {
             Object::Service(service) => Some(service),
@@ -213,10 +231,12 @@ fn read(mut value: Value) -> Result<Option<Named>, Box<Refused>> {
 fn object(kind: Kind, name: &ObjectRef, value: Value) -> Result<Object, Finding> {
     Ok(match kind {
         Kind::HttpRoute => Object::HttpRoute(typed(name, value)?),
+        Kind::Gateway => Object::Gateway(typed(name, value)?),
         Kind::ReferenceGrant => Object::ReferenceGrant(typed(name, value)?),
         Kind::RouteOption => Object::RouteOption(typed(name, value)?),
         Kind::Upstream => Object::Upstream(typed(name, value)?),
         Kind::Service => Object::Service(typed(name, value)?),
+        Kind::Namespace => Object::Namespace(typed(name, value)?),
     })
 }
 
@@ -246,14 +266,17 @@ fn name_of(kind: Kind, value: &Value) -> Result<ObjectRef, Finding> {
         let path = format!("metadata.{}", error.path());
         Finding::new(kind.name(), path, Reason::InvalidField, error.into_inner().to_string())
     })?;
-    let namespace = metadata.namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
-    let is_name = if kind == Kind::Service { is_label } else { is_subdomain };
+    let namespace = match kind.is_namespaced() {
+        true => metadata.namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+        false => String::new(),
+    };
+    let is_name = if matches!(kind, Kind::Service | Kind::Namespace) { is_label } else { is_subdomain };
     // Also what keeps these names harmless wherever they are written later.
     if !is_name(&metadata.name) {
         let message = format!("{:?} is no name of an object", metadata.name);
         return Err(Finding::new(kind.name(), "metadata.name", Reason::InvalidField, message));
     }
-    if !is_label(&namespace) {
+    if kind.is_namespaced() && !is_label(&namespace) {
         let message = format!("{namespace:?} is no namespace");
         return Err(Finding::new(kind.name(), "metadata.namespace", Reason::InvalidField, message));
     }

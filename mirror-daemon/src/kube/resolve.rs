@@ -1,13 +1,17 @@
 //! From objects to rules: which routes count, in which order, and what of them is mirrored.
 
+use super::admission::{Admission, Attachment};
 use super::backend::Backend;
+use super::budget::{Budget, MAX_TOML_BYTES};
 use super::finding::{Finding, Reason};
 use super::matches::{self, RuleMatch};
 use super::mirrors::{Host, Mirror, RuleOf, created};
-use super::object::{GATEWAY_API_GROUP, ObjectRef};
+use super::object::ObjectRef;
 use super::objects::Objects;
-use super::views::{HttpRoute, HttpRouteRule, ParentRef};
-use crate::config::{AlreadyMirrored, KubernetesConfig, MAX_SHADOWS};
+use super::terms::Terms;
+use super::views::{HttpRoute, HttpRouteRule};
+use super::write;
+use crate::config::{AlreadyMirrored, KubernetesConfig};
 use crate::rule::HostPattern;
 use siphasher::sip::SipHasher13;
 use std::collections::BTreeMap;
@@ -54,10 +58,25 @@ pub(super) struct Rule {
     pub(super) mirrors: Vec<(String, Mirror)>,
 }
 
+/// A route that some gateway of ours takes.
+struct Candidate<'a> {
+    name: &'a ObjectRef,
+    rules: Vec<RuleOf<'a>>,
+    attachments: Vec<Attachment>,
+    /// It asks for a mirror, and may have one.
+    has_mirror: bool,
+    may_mirror: bool,
+}
+
+/// Those of a route that has none: everything.
+static DEFAULT_RULES: [HttpRouteRule; 1] =
+    [HttpRouteRule { matches: Vec::new(), filters: Vec::new(), backend_refs: Vec::new() }];
+
 /// Makes rules of all HTTPRoutes. The same objects give the same rules, in whatever order they came.
 #[must_use]
-pub fn resolve(objects: &Objects, settings: &KubernetesConfig) -> Resolved {
-    let mut resolved = Resolved { cluster_domain: settings.cluster_domain.clone(), ..Resolved::default() };
+pub fn resolve(objects: &Objects, terms: &Terms) -> Resolved {
+    let cluster_domain = terms.settings.cluster_domain.clone();
+    let mut resolved = Resolved { cluster_domain, ..Resolved::default() };
     let mut routes: Vec<_> = objects.routes().collect();
     for (name, route) in &routes {
         resolved.findings.extend(wrong_timestamp(name, route));
@@ -66,11 +85,25 @@ pub fn resolve(objects: &Objects, settings: &KubernetesConfig) -> Resolved {
         let timestamp = &route.metadata.creation_timestamp;
         (created(timestamp), name.namespace.as_str(), name.name.as_str())
     });
-    for (name, route) in routes {
-        let found = resolved.route(objects, settings, name, route);
-        resolved.routes.extend(found);
+    let candidates: Vec<Candidate<'_>> = routes
+        .into_iter()
+        .filter_map(|(name, route)| resolved.candidate((objects, terms), name, route))
+        .collect();
+    let mirroring: Vec<&Attachment> =
+        candidates.iter().filter(|own| own.may_mirror).flat_map(|own| &own.attachments).collect();
+    let mut budget = Budget::default();
+    for candidate in &candidates {
+        // The others are of no use, and take no part of the budget.
+        if candidate.has_mirror
+            || candidate.attachments.iter().any(|own| mirroring.iter().any(|other| own.meets(other)))
+        {
+            let found = resolved.routes_of(candidate, terms, &mut budget);
+            resolved.routes.extend(found);
+        }
     }
     resolved.drop_idle_rules();
+    resolved.drop_what_is_too_long();
+    resolved.drop_idle_shadows();
     resolved.findings.sort_unstable();
     resolved.findings.dedup();
     resolved
@@ -90,27 +123,28 @@ impl Resolved {
     }
 
     /// `None`: it can't take a request that some gateway of ours gets.
-    fn route(
+    fn candidate<'a>(
         &mut self,
-        objects: &Objects,
-        settings: &KubernetesConfig,
-        name: &ObjectRef,
-        route: &HttpRoute,
-    ) -> Option<Route> {
-        let default = [HttpRouteRule::default()];
-        let rules = if route.spec.rules.is_empty() { default.as_slice() } else { &route.spec.rules };
-        let rule_of = |index, rule| {
+        (objects, terms): (&'a Objects, &'a Terms),
+        name: &'a ObjectRef,
+        route: &'a HttpRoute,
+    ) -> Option<Candidate<'a>> {
+        let settings = &terms.settings;
+        let rules = if route.spec.rules.is_empty() { &DEFAULT_RULES } else { route.spec.rules.as_slice() };
+        let rule_of = |(index, rule)| {
             let path = format!("spec.rules[{index}]");
             RuleOf { objects, settings, route: name, rule, path }
         };
-        let rules: Vec<RuleOf<'_>> =
-            rules.iter().enumerate().map(|(index, rule)| rule_of(index, rule)).collect();
+        let rules: Vec<RuleOf<'_>> = rules.iter().enumerate().map(rule_of).collect();
         let has_mirror = rules.iter().any(|rule| rule.has_request_mirror() || rule.asks_for_shadowing());
         // Others' routes that mirror nothing are not worth a word.
         let mut silent = Vec::new();
         let findings = if has_mirror { &mut self.findings } else { &mut silent };
-        let gateways = gateways(settings, name, route, findings)?;
         let hosts = matches::hosts(name, &route.spec.hostnames, findings)?;
+        let attachments = Admission { objects, settings, name, route, hosts: &hosts }.attachments(findings);
+        if attachments.is_empty() {
+            return None;
+        }
         let may_mirror = has_mirror
             && settings.route_selector.selects(&route.metadata.labels)
             && !is_mirrored_already(settings, name, route, &rules, findings);
@@ -118,89 +152,98 @@ impl Resolved {
             let message = format!("has {} rules; allowed are {MAX_RULES}", rules.len());
             findings.push(Finding::new(name, "spec.rules", Reason::LimitExceeded, message));
         }
+        Some(Candidate { name, rules, attachments, has_mirror, may_mirror })
+    }
+
+    /// One for each set of hosts that it holds for; none: there is no room for it.
+    fn routes_of(&mut self, own: &Candidate<'_>, terms: &Terms, budget: &mut Budget) -> Vec<Route> {
         let mut found = Vec::new();
-        for (index, rule) in rules.iter().enumerate().take(MAX_RULES) {
-            found.extend(self.rule(index, rule, has_mirror, may_mirror));
+        for (index, rule) in own.rules.iter().enumerate().take(MAX_RULES) {
+            let mut findings = Vec::new();
+            let matches = matches::rule_matches(rule, budget, &mut findings);
+            let mirrors = if own.may_mirror { rule.mirrors(&mut findings) } else { vec![] };
+            if own.has_mirror {
+                self.findings.append(&mut findings);
+            }
+            let Ok(matches) = matches else {
+                let message = Budget::exceeded();
+                self.findings.push(Finding::new(own.name, rule.path.clone(), Reason::LimitExceeded, message));
+                return vec![];
+            };
+            let Some(matches) = matches else { continue };
+            let mirrors =
+                mirrors.into_iter().filter_map(|mirror| self.with_shadow(rule, mirror, terms)).collect();
+            found.push(Rule { index, matches, mirrors });
         }
-        Some(Route { object: name.clone(), hosts, gateways, rules: found })
+        let routes = own.attachments.iter().map(|Attachment { gateways, hosts }| Route {
+            object: own.name.clone(),
+            hosts: hosts.clone(),
+            gateways: gateways.clone(),
+            rules: found.clone(),
+        });
+        routes.collect()
     }
 
-    fn rule(&mut self, index: usize, rule: &RuleOf<'_>, has_mirror: bool, may_mirror: bool) -> Option<Rule> {
-        let mut findings = Vec::new();
-        let matches = matches::rule_matches(rule.route, &rule.path, &rule.rule.matches, &mut findings);
-        let mirrors = if may_mirror { rule.mirrors(&mut findings) } else { vec![] };
-        if has_mirror {
-            self.findings.append(&mut findings);
-        }
-        let matches = matches?;
-        let mirrors = mirrors.into_iter().filter_map(|mirror| self.with_shadow(rule, mirror)).collect();
-        Some(Rule { index, matches, mirrors })
-    }
-
-    /// The mirror with the name of its shadow.
-    fn with_shadow(&mut self, rule: &RuleOf<'_>, mirror: Mirror) -> Option<(String, Mirror)> {
+    /// The mirror with the name of its shadow, if there is room for that.
+    fn with_shadow(&mut self, rule: &RuleOf<'_>, mirror: Mirror, terms: &Terms) -> Option<(String, Mirror)> {
         let shadow = Shadow { backend: mirror.backend.clone(), host: mirror.host.clone() };
-        if !self.shadows.contains_key(&shadow) && self.shadows.len() >= MAX_SHADOWS {
-            let message = format!("needs one shadow too many; allowed are {MAX_SHADOWS}");
-            self.findings.push(Finding::new(rule.route, rule.path.clone(), Reason::LimitExceeded, message));
-            return None;
+        if let Some(name) = self.shadows.get(&shadow) {
+            return Some((name.clone(), mirror));
         }
-        let name = self.shadows.entry(shadow).or_insert_with_key(shadow_name);
-        Some((name.clone(), mirror))
+        let name = shadow_name(&shadow);
+        let most = terms.most_shadows();
+        let (reason, message) = if terms.own_shadows.contains(&name) {
+            (
+                Reason::Duplicate,
+                format!("needs a shadow {name:?}, and the configuration has one of this name; rename that"),
+            )
+        } else if self.shadows.len() >= most {
+            let own = terms.own_shadows.len();
+            (
+                Reason::LimitExceeded,
+                format!("needs one shadow too many; allowed are {most} beside {own} of the configuration"),
+            )
+        } else {
+            self.shadows.insert(shadow, name.clone());
+            return Some((name, mirror));
+        };
+        self.findings.push(Finding::new(rule.route, rule.path.clone(), reason, message));
+        None
     }
 
     /// Leaves out rules that neither mirror nor can take a request from one that does, so that a cluster with
     /// many routes and few mirrors makes a short configuration.
     fn drop_idle_rules(&mut self) {
         let mirrors = |route: &Route| route.rules.iter().any(|rule| !rule.mirrors.is_empty());
-        let meets = |left: &Route, right: &Route| {
-            let share_gateway = left.gateways.is_empty()
-                || right.gateways.is_empty()
-                || left.gateways.iter().any(|gateway| right.gateways.contains(gateway));
-            share_gateway && matches::hosts_overlap(&left.hosts, &right.hosts)
-        };
-        let mirroring: Vec<Route> = self.routes.iter().filter(|route| mirrors(route)).cloned().collect();
-        self.routes.retain(|route| mirroring.iter().any(|other| meets(route, other)));
+        let place =
+            |route: &Route| Attachment { gateways: route.gateways.clone(), hosts: route.hosts.clone() };
+        let mirroring: Vec<Attachment> =
+            self.routes.iter().filter(|route| mirrors(route)).map(place).collect();
+        self.routes.retain(|route| {
+            let own = place(route);
+            mirroring.iter().any(|other| own.meets(other))
+        });
         self.routes.retain(|route| !route.rules.is_empty());
     }
-}
 
-/// The bound gateways that a route belongs to; empty: all, for none is bound. `None`: it is none of ours.
-fn gateways(
-    settings: &KubernetesConfig,
-    name: &ObjectRef,
-    route: &HttpRoute,
-    findings: &mut Vec<Finding>,
-) -> Option<Vec<String>> {
-    let is_gateway = |parent: &&ParentRef| {
-        parent.group.as_deref().is_none_or(|group| group == GATEWAY_API_GROUP)
-            && parent.kind.as_deref().is_none_or(|kind| kind == "Gateway")
-    };
-    let full_name = |parent: &ParentRef| {
-        format!("{}/{}", parent.namespace.as_deref().unwrap_or(&name.namespace), parent.name)
-    };
-    let mut named: Vec<String> = route.spec.parent_refs.iter().filter(is_gateway).map(full_name).collect();
-    named.sort_unstable();
-    named.dedup();
-    let mut refuse = |message: String| {
-        findings.push(Finding::new(name, "spec.parentRefs", Reason::GatewayNotBound, message));
-        None
-    };
-    if named.is_empty() {
-        return refuse("names no Gateway: no gateway serves it".to_owned());
+    /// Leaves out the routes behind those that fill the configuration.
+    fn drop_what_is_too_long(&mut self) {
+        let mut left = MAX_TOML_BYTES;
+        let findings = &mut self.findings;
+        self.routes.retain(|route| match left.checked_sub(write::route_bytes(route)) {
+            Some(less) => {
+                left = less;
+                true
+            }
+            None => {
+                let message = format!(
+                    "is too long; all routes together may take {MAX_TOML_BYTES} bytes, the older first"
+                );
+                findings.push(Finding::new(&route.object, "", Reason::LimitExceeded, message));
+                false
+            }
+        });
     }
-    if settings.gateways.is_empty() {
-        return Some(vec![]);
-    }
-    let bound: Vec<String> = named
-        .iter()
-        .filter(|name| settings.gateways.iter().any(|own| own.gateway == **name))
-        .cloned()
-        .collect();
-    if bound.is_empty() {
-        return refuse(format!("no [[kubernetes.gateway]] binds {}", named.join(", ")));
-    }
-    Some(bound)
 }
 
 /// Whether a gateway makes the route's mirrors itself, so that ours would be the second ones.

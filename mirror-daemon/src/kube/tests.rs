@@ -1,5 +1,6 @@
 //! Tests over whole manifests: objects in, TOML and findings out, the TOML read back and asked about requests.
 
+mod admission;
 mod grants;
 mod hostile;
 mod percentages;
@@ -44,9 +45,9 @@ fn import_with(manifests: &str, base: &str) -> Imported {
 }
 
 fn import_documents(documents: Vec<Value>, base: &str) -> Imported {
-    let settings = Config::from_toml(base, "base").unwrap_or_else(|faults| panic!("{faults}")).kubernetes;
+    let terms = Terms::of(&Config::from_toml(base, "base").unwrap_or_else(|faults| panic!("{faults}")));
     let (objects, mut findings) = Objects::from_documents(documents);
-    let resolved = resolve(&objects, &settings);
+    let resolved = resolve(&objects, &terms);
     findings.extend_from_slice(resolved.findings());
     let toml = resolved.to_toml();
     let config = Config::from_toml(&format!("{base}\n{toml}"), "imported")
@@ -102,6 +103,14 @@ fn route(namespace: &str, name: &str, hostnames: &str, rules: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ namespace: {namespace}, name: {name} }}\n\
          spec:\n  parentRefs: [{{ name: gw }}]\n  hostnames: {hostnames}\n  rules: {rules}\n---\n"
+    )
+}
+
+/// The Gateway `gw`, which takes all routes of its namespace.
+fn open_gateway(namespace: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{ namespace: {namespace}, name: gw }}\n\
+         spec: {{ listeners: [{{ name: http, protocol: HTTP, port: 80 }}] }}\n---\n"
     )
 }
 

@@ -1,4 +1,5 @@
-//! HTTPRoute, ReferenceGrant (Gateway API v1), RouteOption (K8sGateway), Upstream (Gloo) and Service.
+//! HTTPRoute, Gateway, ReferenceGrant (Gateway API v1), RouteOption (K8sGateway), Upstream (Gloo), Service and
+//! Namespace.
 //!
 //! Numbers are read wider than they may be, so that one out of range is told by the field that holds it.
 
@@ -33,11 +34,16 @@ pub(super) struct HttpRouteSpec {
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct ParentRef {
     pub(super) group: Option<String>,
     pub(super) kind: Option<String>,
     pub(super) namespace: Option<String>,
     pub(super) name: String,
+    /// One listener of the Gateway; `None`: any.
+    pub(super) section_name: Option<String>,
+    /// Listeners of this port; `None`: of any.
+    pub(super) port: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -144,6 +150,7 @@ pub(super) struct RouteStatus {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ParentStatus {
+    pub(super) parent_ref: Option<ParentRef>,
     pub(super) controller_name: String,
     pub(super) conditions: Vec<Condition>,
 }
@@ -154,6 +161,75 @@ pub(super) struct Condition {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) status: String,
+    pub(super) reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub(super) struct Gateway {
+    pub(super) metadata: Metadata,
+    #[serde(default)]
+    pub(super) spec: GatewaySpec,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct GatewaySpec {
+    pub(super) listeners: Vec<Listener>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Listener {
+    pub(super) name: String,
+    /// Empty or `None`: every host.
+    pub(super) hostname: Option<String>,
+    pub(super) port: i64,
+    pub(super) protocol: String,
+    pub(super) allowed_routes: AllowedRoutes,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct AllowedRoutes {
+    pub(super) namespaces: RouteNamespaces,
+    /// Empty: those that the protocol has.
+    pub(super) kinds: Vec<RouteKind>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct RouteNamespaces {
+    /// `None`: `Same`.
+    pub(super) from: Option<String>,
+    pub(super) selector: Option<SelectorView>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct RouteKind {
+    pub(super) group: Option<String>,
+    pub(super) kind: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct SelectorView {
+    pub(super) match_labels: BTreeMap<String, String>,
+    pub(super) match_expressions: Vec<ExpressionView>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct ExpressionView {
+    pub(super) key: String,
+    pub(super) operator: String,
+    pub(super) values: Vec<String>,
+}
+
+/// Only its labels matter.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub(super) struct Namespace {
+    pub(super) metadata: Metadata,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -27,6 +27,14 @@ impl Resolved {
     }
 }
 
+/// How long a route is as TOML, in bytes.
+pub(super) fn route_bytes(route: &Route) -> usize {
+    let mut text = String::new();
+    // Writing to a String can't fail.
+    let _ = write_route(&mut text, route);
+    text.len()
+}
+
 fn write_shadow(out: &mut String, name: &str, shadow: &Shadow, cluster_domain: &str) -> fmt::Result {
     let Shadow { backend, host } = shadow;
     let authority =

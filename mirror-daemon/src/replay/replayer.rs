@@ -8,6 +8,7 @@ use super::tls::{TlsClient, TlsError};
 use crate::config::{ShadowConfig, ShadowId};
 use crate::drop_reason::DropReason;
 use crate::telemetry::ShadowLedger;
+use crate::telemetry::logging::in_words;
 use crate::telemetry::snapshot::ShadowStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -153,11 +154,19 @@ impl Replayer {
         config: Arc<ShadowConfig>,
         ledger: Arc<ShadowLedger>,
     ) -> Result<Arc<Shadow>, TlsError> {
-        let connector = Connector::new(&config, self.resolver.clone(), self.marking.clone())?;
+        let is_same =
+            |old: &&Arc<Shadow>| Arc::ptr_eq(&old.ledger, &ledger) && is_same_to_replay(&old.config, &config);
+        let connector = match Connector::new(&config, self.resolver.clone(), self.marking.clone()) {
+            Ok(connector) => connector,
+            // A file that can't be read any more: what was read before goes on.
+            Err(error) => {
+                let Some(old) = current.iter().find(is_same) else { return Err(error) };
+                tracing::warn!(shadow = %config.name, why = in_words(&error), "the shadow's TLS settings stay as they were");
+                return Ok(Arc::clone(old));
+            }
+        };
         let unchanged = current.iter().find(|old| {
-            Arc::ptr_eq(&old.ledger, &ledger)
-                && is_same_to_replay(&old.config, &config)
-                && has_same_authorities(old.connector.tls.as_ref(), connector.tls.as_ref())
+            is_same(old) && has_same_authorities(old.connector.tls.as_ref(), connector.tls.as_ref())
         });
         if let Some(unchanged) = unchanged {
             return Ok(Arc::clone(unchanged));

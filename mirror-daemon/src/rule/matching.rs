@@ -4,13 +4,16 @@
 //! slashes. This is what Envoy does unless it is told to normalise.
 
 use crate::http::RequestHead;
-use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::meta::{self, BuildError, Regex};
+use regex_automata::util::syntax;
 use std::fmt;
 
 /// Most bytes of one compiled regular expression.
-const MAX_REGEX_BYTES: usize = 1024 * 1024;
+pub const MAX_REGEX_BYTES: usize = 1024 * 1024;
 /// Most bytes of the cache that one regular expression fills while it runs, per thread.
 const MAX_REGEX_CACHE_BYTES: usize = 256 * 1024;
+/// Most bytes of the automata that only make one faster.
+const MAX_REGEX_EXTRA_BYTES: usize = 64 * 1024;
 
 /// One alternative of a rule: all of its conditions hold. The default matches every request.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +64,10 @@ pub enum TextMatch {
 
 /// A regular expression that must match from the first byte to the last, as Envoy's `safe_regex` does, and
 /// with it most implementations of Gateway API. Write `.*x.*` to look for `x` anywhere.
+///
+/// Classes such as `\w` and `\d` mean ASCII, and `.` a byte, as nearly all patterns want it and as RE2, Envoy's engine,
+/// reads classes; that also keeps them small. Only a pattern that can't be read so, such as `\p{Greek}` or `[é]`, is
+/// read as Unicode.
 #[derive(Clone, Debug)]
 pub struct FullRegex {
     pattern: String,
@@ -71,6 +78,17 @@ pub struct FullRegex {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RegexFault(String);
+
+impl RegexFault {
+    /// The pattern is right, and too large when it is compiled.
+    #[must_use]
+    pub fn is_size(&self) -> bool {
+        self.0 == TOO_LARGE
+    }
+}
+
+/// What a pattern beyond [`MAX_REGEX_BYTES`] is told.
+const TOO_LARGE: &str = "it takes more than 1 MiB when it is compiled";
 
 /// Which methods may be mirrored: the write guard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -190,17 +208,29 @@ impl FullRegex {
     /// # Errors
     /// It is no regular expression, or a too large one.
     pub fn new(pattern: &str) -> Result<Self, RegexFault> {
-        let build = |text: &str| {
-            RegexBuilder::new(text)
-                .size_limit(MAX_REGEX_BYTES)
-                .dfa_size_limit(MAX_REGEX_CACHE_BYTES)
-                .build()
-                .map_err(|error| RegexFault(last_line(&error.to_string())))
+        let whole = format!("^(?:{pattern})$");
+        let read = |is_unicode: bool| -> Result<Regex, Box<BuildError>> {
+            // Alone first: an unbalanced `)` must not close the group that follows.
+            build(pattern, is_unicode)?;
+            build(&whole, is_unicode)
         };
-        // Alone first: an unbalanced `)` must not close the group that follows.
-        build(pattern)?;
-        let regex = build(&format!("^(?:{pattern})$"))?;
+        let regex = match read(false) {
+            // When it can't be read as Unicode either, that is what is told.
+            Err(error) if error.syntax_error().is_some() => read(true),
+            read => read,
+        };
+        let regex = regex.map_err(|error| match error.syntax_error() {
+            Some(error) => RegexFault(last_line(&error.to_string())),
+            None if error.size_limit().is_some() => RegexFault(TOO_LARGE.to_owned()),
+            None => RegexFault(error.to_string()),
+        })?;
         Ok(Self { pattern: pattern.to_owned(), regex })
+    }
+
+    /// Bytes that it takes, without the caches that fill while it runs.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.regex.memory_usage()
     }
 
     fn matches(&self, text: &[u8]) -> bool {
@@ -238,7 +268,17 @@ fn is_joined<'a>(whole: &[u8], parts: impl Iterator<Item = &'a [u8]>) -> bool {
     rest.is_some_and(<[u8]>::is_empty)
 }
 
-/// The regex crate draws the pattern over several lines; the last one says what is wrong.
+fn build(text: &str, is_unicode: bool) -> Result<Regex, Box<BuildError>> {
+    let bounds = meta::Config::new()
+        .utf8_empty(false)
+        .nfa_size_limit(Some(MAX_REGEX_BYTES))
+        .hybrid_cache_capacity(MAX_REGEX_CACHE_BYTES)
+        .onepass_size_limit(Some(MAX_REGEX_EXTRA_BYTES));
+    let syntax = syntax::Config::new().utf8(false).unicode(is_unicode);
+    Regex::builder().configure(bounds).syntax(syntax).build(text).map_err(Box::new)
+}
+
+/// The parser draws the pattern over several lines; the last one says what is wrong.
 fn last_line(text: &str) -> String {
     let line = text.lines().last().unwrap_or_default().trim();
     line.strip_prefix("error: ").unwrap_or(line).to_owned()

@@ -146,15 +146,21 @@ impl Ledger {
 
 /// Adds the books up that no generation of the configuration holds and where nothing is open.
 fn retire(shadows: &mut BTreeMap<String, Arc<ShadowLedger>>) {
-    let retired = shadows.remove(RETIRED_SHADOWS).unwrap_or_default();
+    let former = shadows.remove(RETIRED_SHADOWS);
+    // Where there is nothing to add up there is no such name, which would take a label from a shadow.
+    let mut has_retired = former.is_some();
+    let retired = former.unwrap_or_default();
     shadows.retain(|_, books| {
         let is_over = Arc::strong_count(books) == 1 && books.open() == 0;
         if is_over {
+            has_retired = true;
             retired.add(books);
         }
         !is_over
     });
-    shadows.insert(RETIRED_SHADOWS.to_owned(), retired);
+    if has_retired {
+        shadows.insert(RETIRED_SHADOWS.to_owned(), retired);
+    }
 }
 
 impl ShadowLedger {

@@ -61,7 +61,7 @@ const INTENDED: (&str, &str) =
     ("intended", "`no` for a loss that somebody should look at; `yes` for everything else");
 
 const OBJECT_KIND: (&str, &str) =
-    ("kind", "`HTTPRoute`, `ReferenceGrant`, `RouteOption`, `Upstream`, `Service`");
+    ("kind", "`HTTPRoute`, `Gateway`, `ReferenceGrant`, `RouteOption`, `Upstream`, `Service`, `Namespace`");
 
 /// Requests, level 1 of the ledger.
 pub const REQUESTS: Family = Family {
@@ -476,6 +476,16 @@ pub const CONFIG_RELOAD_FAILURES: Family = Family {
     action: "As for `mirror_config_last_reload_ok`.",
 };
 
+/// Rules of the cluster that were cut.
+pub const CONFIG_RULES_CUT: Family = Family {
+    name: "mirror_config_rules_cut",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "1 while only a part of the cluster's rules runs: a change of them was refused, and what they no longer allow \
+           was taken away all the same. Else 0.",
+    action: "Alert on 1: copies are missing. The log says why the change was refused.",
+};
+
 /// Draining now.
 pub const DRAINING: Family = Family {
     name: "mirror_draining",
@@ -569,7 +579,7 @@ pub const PROCESS_FDS: Family = Family {
 };
 
 /// Every metric, in the order of the page and of the documentation.
-pub const ALL: [Family; 52] = [
+pub const ALL: [Family; 53] = [
     REQUESTS,
     COPIES,
     COPIES_OWED,
@@ -611,6 +621,7 @@ pub const ALL: [Family; 52] = [
     RULES_EVENTS,
     CONFIG_LAST_RELOAD_OK,
     CONFIG_GENERATION,
+    CONFIG_RULES_CUT,
     CONFIG_RELOAD_FAILURES,
     DRAINING,
     PARSER_RESTARTS,

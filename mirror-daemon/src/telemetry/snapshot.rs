@@ -119,13 +119,15 @@ pub struct ConfigStatus {
     pub last_reload_ok: bool,
     /// 1 for the configuration of the start, one more for each that was taken since.
     pub generation: u64,
+    /// Of the cluster's rules only what was not revoked runs, for a change of them was refused.
+    pub are_rules_cut: bool,
     /// Configurations refused since the start.
     pub reload_failures: u64,
 }
 
 impl Default for ConfigStatus {
     fn default() -> Self {
-        Self { last_reload_ok: true, generation: 1, reload_failures: 0 }
+        Self { last_reload_ok: true, generation: 1, are_rules_cut: false, reload_failures: 0 }
     }
 }
 

@@ -7,7 +7,8 @@ use super::Shared;
 use super::pod::{Pod, PodMeta, PodSpec, PodStatus};
 use super::points::MAX_PODS;
 use super::selection::Selection;
-use crate::cluster::client::{Access, is_watch};
+use crate::cluster::client::{Access, TooLarge, is_watch};
+use crate::cluster::page::PageSize;
 use crate::telemetry::logging::in_words;
 use futures_util::StreamExt;
 use hyper::Request;
@@ -31,7 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const CALM: Duration = Duration::from_secs(60);
 /// Between attempts to read the credentials.
 const CREDENTIALS_PAUSE: Duration = Duration::from_secs(10);
-/// Pods that one answer of a list has.
+/// Pods that one answer of a list has, at first; fewer where they are large.
 const PAGE_ITEMS: u32 = 250;
 
 /// How it stands with the watch.
@@ -106,17 +107,25 @@ async fn follow(access: &Access, node: &str, selection: &Selection, shared: &Arc
         tokio::time::sleep(CREDENTIALS_PAUSE).await;
     };
     shared.set_client(client.clone());
-    let config = Config::default().fields(&format!("spec.nodeName={node}")).page_size(PAGE_ITEMS);
-    let pauses = ResetTimerBackoff::new(Pauses::of(node), CALM);
-    let telling = telling(client, Arc::clone(shared));
-    let events = watcher(pods(telling, selection), config).backoff(pauses);
-    let mut events = pin!(events);
-    let mut listed = Vec::new();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => handle(event, selection, &mut listed, shared),
-            Err(error) => shared.handle_watch_error(state_of(&error), &in_words(&error)),
+    let client = telling(client, Arc::clone(shared));
+    let (mut page, mut listed) = (PageSize::new(PAGE_ITEMS), Vec::new());
+    loop {
+        let config = Config::default().fields(&format!("spec.nodeName={node}")).page_size(page.items());
+        let pauses = ResetTimerBackoff::new(Pauses::of(node), CALM);
+        let events = watcher(pods(client.clone(), selection), config).backoff(pauses);
+        let mut events = pin!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => handle(event, selection, &mut listed, shared),
+                Err(error) => {
+                    shared.handle_watch_error(state_of(&error), &in_words(&error));
+                    if is_long_page(&error) && page.halve() {
+                        break;
+                    }
+                }
+            }
         }
+        tokio::time::sleep(FIRST_PAUSE).await;
     }
 }
 
@@ -136,6 +145,11 @@ fn telling(client: Client, shared: Arc<Shared>) -> Client {
         }
     });
     Client::new(service, namespace)
+}
+
+/// Whether a page of the list was longer than is read.
+fn is_long_page(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(_)) && TooLarge::caused(error)
 }
 
 fn pods(client: Client, selection: &Selection) -> Api<PodObject> {
@@ -253,6 +267,32 @@ mod tests {
         assert!(pauses.by_ref().take(5).last().unwrap() > FIRST_PAUSE);
         pauses.reset();
         assert!(pauses.next().unwrap() <= FIRST_PAUSE);
+    }
+
+    #[tokio::test]
+    async fn list_whose_page_is_too_long_is_told_from_other_failures() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            let length = crate::cluster::client::MAX_PAGE_BYTES + 1;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.write_all(&vec![b' '; length]).await;
+        });
+        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        let client = crate::cluster::client::client(config).unwrap();
+        let pods = pods(client, &Selection::default());
+        let mut events = pin!(watcher(pods, Config::default().page_size(PAGE_ITEMS)));
+        let failed = loop {
+            if let Some(Err(error)) = events.next().await {
+                break error;
+            }
+        };
+        assert!(is_long_page(&failed), "{failed:?}");
+        assert!(!is_long_page(&watcher::Error::NoResourceVersion));
     }
 
     #[test]

@@ -33,7 +33,9 @@ fn answer(uri: &str, body: &[u8]) -> (u16, Value) {
             let resource = &review["spec"]["resourceAttributes"];
             (201, json!({ "status": { "allowed": resource["resource"] != "pods" } }))
         }
-        "/apis/gateway.networking.k8s.io/v1" => (200, json!({ "resources": [{ "name": "httproutes" }] })),
+        "/apis/gateway.networking.k8s.io/v1" => {
+            (200, json!({ "resources": [{ "name": "httproutes" }, { "name": "gateways" }] }))
+        }
         "/apis/gateway.networking.k8s.io/v1beta1" => (
             200,
             json!({ "resources": [{ "name": "referencegrants" }, { "name": "referencegrants/status" }] }),

@@ -1,11 +1,12 @@
 //! Events (events.k8s.io/v1) about objects that make no rule: where `kubectl describe` shows them.
 //!
 //! Their names hang on what they say alone, so that the daemons of all nodes mean the same Event. Who has made it
-//! keeps it fresh; for the others it is there already. When its maker is gone it runs out after an hour, and
-//! another daemon makes it anew.
+//! keeps it fresh; for the others it is there already, and they ask again only after hours, each at another time. When its
+//! maker is gone it runs out after an hour, and one of them makes it anew.
 
 use super::Shared;
 use crate::cluster::api::{self, Fault};
+use crate::cluster::backoff::chance;
 use crate::cluster::event::{self, GROUP};
 use crate::kube::{Finding, Kind, ObjectRef, Reason, Subject};
 use crate::telemetry::logging::Throttle;
@@ -23,8 +24,10 @@ use tokio::time::sleep;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Events that may be written one after the other.
 const BURST: u32 = 20;
-/// Most Events that are kept fresh.
+/// Most Events that are kept fresh, and most of others that are remembered.
 const MAX_OWN: usize = 1_000;
+/// How long an Event that another daemon has made is left alone: between this and twice as long.
+const LEFT_ALONE: Duration = Duration::from_secs(4 * 3_600);
 /// Longest note, in characters; API servers allow 1024 bytes.
 const MAX_NOTE_CHARS: usize = 250;
 /// Longest part of an Event's name that is the object's own.
@@ -44,9 +47,12 @@ pub(super) struct Wanted {
 
 /// Writes Events as they are wanted. Ends when nobody can want one.
 pub(super) async fn write(client: Client, shared: Arc<Shared>, mut event_rx: mpsc::Receiver<Wanted>) {
-    let mut writer = Writer { client, own: HashMap::new(), tokens: BURST, refilled: Instant::now() };
+    let mut writer = Writer::new(client, Instant::now());
     while let Some(wanted) = event_rx.recv().await {
         let Some(event) = Event::of(&wanted) else { continue };
+        if writer.is_others(&event.name, Instant::now()) {
+            continue;
+        }
         sleep(writer.pause(Instant::now())).await;
         let outcome = writer.write(&event).await;
         shared.statuses().event(outcome);
@@ -57,11 +63,31 @@ struct Writer {
     client: Client,
     /// Events that this daemon has made, and how often it has written each.
     own: HashMap<String, u32>,
+    /// Events that others have made, and until when they are left alone.
+    others: HashMap<String, Instant>,
     tokens: u32,
     refilled: Instant,
 }
 
 impl Writer {
+    fn new(client: Client, now: Instant) -> Self {
+        Self { client, own: HashMap::new(), others: HashMap::new(), tokens: BURST, refilled: now }
+    }
+
+    /// Whether an Event is somebody else's, and is to be left alone.
+    fn is_others(&self, name: &str, now: Instant) -> bool {
+        self.others.get(name).is_some_and(|until| now < *until)
+    }
+
+    /// An Event is there already.
+    fn leave_alone(&mut self, name: &str, now: Instant) {
+        if self.others.len() >= MAX_OWN {
+            self.others.clear();
+        }
+        let wait = LEFT_ALONE.saturating_add(LEFT_ALONE.mul_f64(chance()));
+        self.others.insert(name.to_owned(), now.checked_add(wait).unwrap_or(now));
+    }
+
     /// How long to wait before the next Event.
     fn pause(&mut self, now: Instant) -> Duration {
         while self.tokens < BURST
@@ -108,7 +134,10 @@ impl Writer {
                 outcome
             }
             // Another node's daemon has made it.
-            Err(Fault::Conflict(_)) => "exists",
+            Err(Fault::Conflict(_)) => {
+                self.leave_alone(&event.name, Instant::now());
+                "exists"
+            }
             Err(fault) => {
                 complain(&fault);
                 if is_refusal(&fault) { "forbidden" } else { "failed" }
@@ -157,6 +186,7 @@ impl<'a> Event<'a> {
         // Other gateways are other people's business; what has no uid is not there.
         if matches!(reason, Reason::GatewayNotBound | Reason::Duplicate | Reason::InvalidManifest)
             || wanted.uid.is_empty()
+            || !object.kind.is_namespaced()
         {
             return None;
         }
@@ -257,11 +287,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn events_of_others_are_left_alone_for_hours() {
+        let config = ::kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let start = Instant::now();
+        let mut writer = Writer::new(crate::cluster::client::client(config).unwrap(), start);
+        assert!(!writer.is_others("a", start));
+        writer.leave_alone("a", start);
+        assert!(writer.is_others("a", start + LEFT_ALONE / 2) && !writer.is_others("b", start));
+        assert!(!writer.is_others("a", start + LEFT_ALONE * 2));
+        for index in 0..=MAX_OWN {
+            writer.leave_alone(&index.to_string(), start);
+        }
+        assert!(writer.others.len() <= MAX_OWN);
+    }
+
+    #[tokio::test]
     async fn events_beyond_a_burst_wait() {
         let config = ::kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         let client = crate::cluster::client::client(config).unwrap();
         let start = Instant::now();
-        let mut writer = Writer { client, own: HashMap::new(), tokens: BURST, refilled: start };
+        let mut writer = Writer::new(client, start);
         for _ in 0..BURST {
             assert_eq!(writer.pause(start), Duration::ZERO);
         }

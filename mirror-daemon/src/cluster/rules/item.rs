@@ -81,7 +81,11 @@ impl Item {
             let text = value.as_ref()?.as_str()?;
             (1..=MAX_NAME_BYTES).contains(&text.len()).then(|| text.to_owned())
         };
-        Some(ObjectRef { kind, namespace: text(&self.metadata.namespace)?, name: text(&self.metadata.name)? })
+        let namespace = match kind.is_namespaced() {
+            true => text(&self.metadata.namespace)?,
+            false => String::new(),
+        };
+        Some(ObjectRef { kind, namespace, name: text(&self.metadata.name)? })
     }
 
     /// Which version of it this is; empty: it does not say.
@@ -129,11 +133,12 @@ impl Item {
         ]);
         // Of no other kind is the status looked at.
         let status = self.status.filter(|_| kind == Kind::HttpRoute);
+        let spec = self.spec.filter(|_| kind != Kind::Namespace);
         object([
             ("apiVersion", Some(api_version.into())),
             ("kind", Some(kind.name().into())),
             ("metadata", Some(metadata)),
-            ("spec", self.spec),
+            ("spec", spec),
             ("status", status),
         ])
     }

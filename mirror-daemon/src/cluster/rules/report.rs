@@ -1,12 +1,14 @@
 //! What of the findings is told when: not before they have lasted a moment, once when they have, and from time to
 //! time while they last. No I/O; time and chance are arguments.
 
-use crate::kube::Finding;
+use crate::kube::{Finding, Subject};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Most findings that are followed; others are counted until there is room.
 pub(super) const MAX_KNOWN: usize = 500;
+/// Most findings of one object that are followed: one object must not take all the room, nor be told of without end.
+const MAX_OF_OBJECT: usize = 10;
 /// How long a finding that lasts is not told again. API servers keep an Event for an hour.
 const AGAIN: Duration = Duration::from_secs(30 * 60);
 
@@ -56,11 +58,18 @@ impl Reports {
         self.mended.extend(mended.into_iter().filter(|(_, known)| known.is_told).map(|(finding, _)| finding));
         self.untold = 0;
         let due = self.after(now, self.settle);
+        let mut of_object: BTreeMap<Subject, usize> = BTreeMap::new();
+        for finding in self.known.keys() {
+            let count = of_object.entry(finding.object.clone()).or_default();
+            *count = count.saturating_add(1);
+        }
         for finding in findings {
             if self.known.contains_key(&finding) {
                 continue;
             }
-            if self.known.len() >= MAX_KNOWN {
+            let count = of_object.entry(finding.object.clone()).or_default();
+            *count = count.saturating_add(1);
+            if self.known.len() >= MAX_KNOWN || *count > MAX_OF_OBJECT {
                 self.untold = self.untold.saturating_add(1);
                 continue;
             }
@@ -138,6 +147,22 @@ mod tests {
         reports.handle_findings(vec![], start + SETTLE);
         assert_eq!(reports.handle_timeout(start + SETTLE), [Report::Mended(finding("b"))]);
         assert_eq!((reports.handle_timeout(start + AGAIN * 2), reports.next_timeout()), (vec![], None));
+    }
+
+    #[test]
+    fn one_object_is_told_of_a_few_times_only() {
+        let start = Instant::now();
+        let mut reports = Reports::new(SETTLE, 0.0);
+        let of =
+            |path: usize| Finding::new("a", format!("{path:04}"), Reason::BackendNotFound, "is not there");
+        let mut all: Vec<Finding> = (0..1_000).map(of).collect();
+        all.push(finding("b"));
+        reports.handle_findings(all.clone(), start);
+        assert_eq!(reports.untold(), 1_000 - MAX_OF_OBJECT);
+        assert_eq!(reports.handle_timeout(start + SETTLE).len(), MAX_OF_OBJECT + 1);
+        reports.handle_findings(all[1..].to_vec(), start + SETTLE);
+        let told = reports.handle_timeout(start + SETTLE * 2);
+        assert_eq!(told, [Report::Mended(of(0)), Report::Found(of(10))], "another has its place");
     }
 
     #[test]

@@ -62,12 +62,13 @@ impl Statuses {
         !std::mem::replace(&mut self.kinds.entry(kind).or_default().is_known, true)
     }
 
-    /// Whether rules can be made: all kinds are known, but for those of one gateway's own that the daemon may not
-    /// read. Who does not use that gateway need not allow it.
+    /// Whether rules can be made: all kinds are known, but for those that not everybody needs and that the daemon
+    /// may not read. Who does not use K8sGateway, or has no listener that selects namespaces by their labels, need
+    /// not allow it.
     pub(super) fn is_complete(&self) -> bool {
         Kind::ALL.iter().all(|kind| {
             let Some(status) = self.kinds.get(kind) else { return false };
-            let is_optional = matches!(kind, Kind::RouteOption | Kind::Upstream);
+            let is_optional = matches!(kind, Kind::RouteOption | Kind::Upstream | Kind::Namespace);
             status.is_known || (is_optional && status.state == WatchState::Forbidden)
         })
     }

@@ -8,7 +8,10 @@ mod live;
 
 use super::*;
 use crate::telemetry::snapshot::{WatchState, WatchStatus};
-use fake::{Fake, GRANTS, OLD_GRANTS, OLD_ROUTES, OPTIONS, ROUTES, SERVICES, UPSTREAMS};
+use fake::{
+    Fake, GATEWAYS, GRANTS, NAMESPACES, OLD_GATEWAYS, OLD_GRANTS, OLD_ROUTES, OPTIONS, ROUTES, SERVICES,
+    UPSTREAMS,
+};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -24,23 +27,25 @@ const PACE: Pace = Pace {
     report: Duration::from_millis(50),
 };
 
-/// A cluster with the Gateway API, without K8sGateway.
+/// A cluster with the Gateway API, without K8sGateway, and with the Gateway that its routes name.
 async fn cluster() -> Fake {
     let fake = Fake::start().await;
     fake.with(|state| {
-        state.unknown.extend([OPTIONS, UPSTREAMS, OLD_ROUTES, OLD_GRANTS].map(str::to_owned));
+        let unknown = [OPTIONS, UPSTREAMS, OLD_ROUTES, OLD_GRANTS, OLD_GATEWAYS];
+        state.unknown.extend(unknown.map(str::to_owned));
     });
+    fake.put(GATEWAYS, gateway("Same"));
     fake
 }
 
 fn follow(fake: &Fake) -> ClusterRules {
-    follow_with(fake, KubernetesConfig::default(), Limits::default())
+    follow_with(fake, Terms::default(), Limits::default())
 }
 
-fn follow_with(fake: &Fake, settings: KubernetesConfig, limits: Limits) -> ClusterRules {
+fn follow_with(fake: &Fake, terms: Terms, limits: Limits) -> ClusterRules {
     let config = ::kube::Config::new(format!("http://{}", fake.address).parse().unwrap());
     let client = crate::cluster::client::client(config).unwrap();
-    let books = Books::new(settings, limits);
+    let books = Books::new(terms, limits);
     ClusterRules::start_with(&Handle::current(), client, books, Arc::default(), PACE)
 }
 
@@ -71,7 +76,7 @@ async fn until_state(rules: &ClusterRules, kind: Kind, state: WatchState) {
 
 /// The rules as they would be taken now; empty before anything is known.
 fn toml(rules: &ClusterRules) -> String {
-    let settings = rules.shared.books().settings.clone();
+    let settings = rules.shared.books().terms.clone();
     rules.resolve(&settings).map(|resolved| resolved.to_toml()).unwrap_or_default()
 }
 
@@ -102,6 +107,16 @@ fn route(name: &str, to: &str, percent: u32) -> Value {
             }] }]
         }
     })
+}
+
+/// The Gateway of `shop`, which takes routes from there.
+fn gateway(from: &str) -> Value {
+    let selector = json!({ "matchLabels": { "mirrored": "yes" } });
+    let namespaces = json!({ "from": from, "selector": selector });
+    let listener = json!({
+        "name": "http", "protocol": "HTTP", "port": 80, "allowedRoutes": { "namespaces": namespaces }
+    });
+    json!({ "metadata": { "name": "gw", "namespace": "shop", "uid": "gw" }, "spec": { "listeners": [listener] } })
 }
 
 fn service(namespace: &str, name: &str) -> Value {

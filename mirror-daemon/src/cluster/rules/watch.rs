@@ -17,6 +17,7 @@ use super::status::Counted;
 use super::store::{MAX_OBJECTS, Store};
 use crate::cluster::api::{self, Fault};
 use crate::cluster::backoff::{Backoff, jittered};
+use crate::cluster::page::PageSize;
 use crate::kube::Kind;
 use crate::telemetry::snapshot::WatchState;
 use ::kube::Client;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 /// Objects of one page, at first; fewer where they are large.
-const PAGE_ITEMS: usize = 200;
+const PAGE_ITEMS: u32 = 200;
 /// A watch that ends sooner is no reason to begin the next one at once.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
 /// A watch that has lasted so long may be followed by a list at once.
@@ -43,7 +44,7 @@ pub(super) struct Watch {
     client: Client,
     shared: Arc<Shared>,
     version: &'static str,
-    page_items: usize,
+    page: PageSize,
     /// What is being tried, as roles call it.
     verb: &'static str,
     /// Before what failed is tried again.
@@ -62,7 +63,7 @@ impl Watch {
             client,
             shared,
             version: "",
-            page_items: PAGE_ITEMS,
+            page: PageSize::new(PAGE_ITEMS),
             verb: "list",
             backoff: Backoff::default(),
             relist: Backoff::default(),
@@ -110,8 +111,8 @@ impl Watch {
                 break;
             }
         }
-        if matches!(&fault, Fault::TooLarge(_)) && self.page_items > 1 {
-            self.page_items = self.page_items.div_euclid(2);
+        if matches!(&fault, Fault::TooLarge(_)) {
+            self.page.halve();
         }
         fault
     }
@@ -292,7 +293,7 @@ impl Watch {
     }
 
     fn list_uri(&self, page: &str) -> String {
-        let uri = format!("{}?limit={}", self.path(), self.page_items);
+        let uri = format!("{}?limit={}", self.path(), self.page.items());
         // The token is base64 for use in URLs.
         if page.is_empty() { uri } else { format!("{uri}&continue={page}") }
     }

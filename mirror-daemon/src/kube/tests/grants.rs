@@ -48,9 +48,11 @@ fn missing_grant_does_not_tell_whether_the_service_is_there() {
 
 #[test]
 fn grant_that_is_removed_is_revoked() {
-    let settings = crate::config::KubernetesConfig::default();
+    let settings = Terms::default();
     let mut objects = Objects::of_cluster();
-    for value in documents(&(mirror_across() + &grant("b", FROM_A, TO_SERVICES)), "t").unwrap() {
+    for value in
+        documents(&(open_gateway("a") + &mirror_across() + &grant("b", FROM_A, TO_SERVICES)), "t").unwrap()
+    {
         objects.insert(value).unwrap();
     }
     assert_eq!(resolve(&objects, &settings).mirror_count(), 1);
@@ -58,6 +60,57 @@ fn grant_that_is_removed_is_revoked() {
     let resolved = resolve(&objects, &settings);
     assert_eq!(resolved.mirror_count(), 0);
     assert_eq!(resolved.findings()[0].reason, Reason::RefNotPermitted);
+}
+
+#[test]
+fn external_name_is_no_way_round_a_grant() {
+    let external = "apiVersion: v1\nkind: Service\nmetadata: { namespace: a, name: s }\n\
+                    spec: { type: ExternalName, externalName: s.b.svc.cluster.local }\n---\n";
+    let by_upstream =
+        OPTION.to_owned() + &upstream("kube: { serviceName: s, servicePort: 80 }") + &with_option();
+    for manifests in
+        [external.to_owned() + &mirroring("name: s, port: 80"), external.to_owned() + &by_upstream]
+    {
+        let mut objects = Objects::of_cluster();
+        for value in documents(&(open_gateway("a") + &manifests), "t").unwrap() {
+            objects.insert(value).unwrap();
+        }
+        let resolved = resolve(&objects, &Terms::default());
+        assert_eq!((resolved.mirror_count(), resolved.findings()[0].reason), (0, Reason::Unsupported));
+        // In files of the operator's own it is taken.
+        let wanted = manifests.replace("percentage: 5", "percentage: 100");
+        assert_eq!(import(&wanted).ask(Ask::default()).1, ["a.s.80"]);
+    }
+}
+
+#[test]
+fn rules_are_cut_to_what_is_still_so() {
+    let made = |manifests: &str| {
+        let (objects, _) = Objects::from_documents(documents(manifests, "t").unwrap());
+        resolve(&objects, &Terms::default())
+    };
+    let rules = format!("[{{ filters: [{}, {}] }}]", mirror_to("s"), mirror_to("s2"));
+    let own = service("a", "s", 80) + &service("a", "s2", 80) + &route("a", "own", "[own.example]", &rules);
+    let grants = grant("b", FROM_A, TO_SERVICES);
+    let running = made(&(mirror_across() + &grants + &own));
+    assert_eq!(running.mirror_count(), 3);
+    assert_eq!(running.cut_to(&running), running);
+
+    // What is new does not come, what is revoked goes, and its requests are nobody else's.
+    let more = route("a", "more", "[more.example]", &rules);
+    let revoked = running.cut_to(&made(&(mirror_across() + &own + &more)));
+    assert_eq!((revoked.mirror_count(), revoked.routes.len()), (2, running.routes.len()));
+    let toml = revoked.to_toml();
+    assert!(!toml.contains("b.s.80") && toml.contains("a.s2.80") && !toml.contains("more.example"), "{toml}");
+    Config::from_toml(&toml, "cut").unwrap();
+
+    let percent = own.replace("name: s2, port: 80 }", "name: s2, port: 80 }, percent: 5");
+    let changed = running.cut_to(&made(&(mirror_across() + &grants + &percent)));
+    assert_eq!(changed.mirror_count(), 2, "{}", changed.to_toml());
+    let elsewhere = own.replace("[own.example]", "[other.example]");
+    assert_eq!(running.cut_to(&made(&(mirror_across() + &grants + &elsewhere))).mirror_count(), 1);
+    let nothing = running.cut_to(&Resolved::default());
+    assert_eq!((nothing.mirror_count(), nothing.shadows.len()), (0, 0));
 }
 
 #[test]
@@ -150,10 +203,11 @@ fn extension_of_another_gateway_is_passed_over_and_an_upstream_may_be_named_dire
 #[test]
 fn service_of_an_upstream_must_be_there_where_all_services_are_known() {
     let mut objects = Objects::of_cluster();
-    for value in documents(GUIDE, "t").unwrap() {
+    let parent = include_str!("../../../../tests/cluster/manifests/parent.yaml");
+    for value in documents(&format!("{GUIDE}\n---\n{parent}"), "t").unwrap() {
         objects.insert(value).unwrap();
     }
-    let settings = crate::config::KubernetesConfig::default();
+    let settings = Terms::default();
     let resolved = resolve(&objects, &settings);
     assert_eq!(resolved.findings()[0].reason, Reason::BackendNotFound, "{:?}", resolved.findings());
     objects.insert(documents(&service("shadow", "httpbin", 8000), "t").unwrap().remove(0)).unwrap();

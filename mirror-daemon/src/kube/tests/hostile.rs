@@ -1,7 +1,6 @@
 //! Any order gives the same rules, and no text brings the daemon down.
 
 use super::*;
-use crate::config::KubernetesConfig;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -188,7 +187,83 @@ fn more_shadows_than_there_can_be_are_told() {
 }
 
 #[test]
+fn rules_get_the_room_and_the_names_that_the_configuration_leaves() {
+    let mut text = String::new();
+    for name in ["s1", "s2", "s3"] {
+        text += &service("a", name, 80);
+        text += &route("a", name, "[]", &format!("[{{ filters: [{}] }}]", mirror_to(name)));
+    }
+    let own = |names: &[String]| -> String {
+        names.iter().map(|name| format!("[[shadow]]\nname = \"{name}\"\nurl = \"http://x:1\"\n")).collect()
+    };
+    let many: Vec<String> = (0..255).map(|number| format!("own{number}")).collect();
+    let full = import_with(&text, &own(&many));
+    assert_eq!(full.config.shadows.len(), 256);
+    assert_eq!(full.reasons(), [Reason::LimitExceeded, Reason::LimitExceeded]);
+    let taken = import_with(&text, &own(&["a.s2.80".to_owned()]));
+    assert_eq!(taken.config.shadows.len(), 3);
+    assert_eq!(taken.reasons(), [Reason::Duplicate]);
+}
+
+/// A route with a mirror and `count` times the regular expression `pattern`.
+fn with_patterns(name: &str, age: u32, pattern: &str, count: usize) -> String {
+    let one = format!("{{ path: {{ type: RegularExpression, value: '{pattern}' }} }}");
+    let rule = |length: usize| {
+        format!("{{ matches: [{}], filters: [{}] }}", vec![one.as_str(); length].join(", "), mirror_to("s"))
+    };
+    let rules: Vec<String> = vec![(); count].chunks(100).map(|some| rule(some.len())).collect();
+    let created = format!("namespace: a, creationTimestamp: '2024-05-0{age}T10:00:00Z'");
+    route("a", name, &format!("[{name}.example]"), &format!("[{}]", rules.join(", ")))
+        .replace("namespace: a", &created)
+}
+
+#[test]
+fn regular_expressions_have_a_bound_in_number_and_in_bytes() {
+    let service = service("a", "s", 80);
+    let of = |routes: &[String]| import(&(service.clone() + &routes.concat()));
+    let many = of(&[
+        with_patterns("old", 1, "/a", 999),
+        with_patterns("young", 2, "/a", 2),
+        with_patterns("last", 3, "/a", 1),
+    ]);
+    assert_eq!(many.reasons(), [Reason::LimitExceeded, Reason::LimitExceeded]);
+    assert!(many.toml.contains("old.example") && !many.toml.contains("young.example"));
+
+    // Each takes some 100 KiB.
+    let large = "(a{50}b){40}";
+    let bytes = crate::rule::FullRegex::new(large).unwrap().memory_bytes();
+    assert!(bytes > 64 * 1024, "{bytes}");
+    let heavy = of(&[with_patterns("old", 1, large, 20), with_patterns("young", 2, large, 400)]);
+    assert_eq!(heavy.reasons(), [Reason::LimitExceeded]);
+    assert_eq!(heavy.findings[0].object.to_string(), "HTTPRoute a/young");
+    assert!(heavy.toml.contains("old.example") && !heavy.toml.contains("young.example"));
+}
+
+#[test]
+fn routes_that_meet_no_mirror_take_no_part_of_the_budget() {
+    let idle = with_patterns("idle", 1, "/a", 900).replace(&mirror_to("s"), "{ type: URLRewrite }");
+    let imported = import(&(service("a", "s", 80) + &idle + &with_patterns("young", 2, "/a", 900)));
+    assert_eq!(imported.findings, []);
+    assert!(imported.toml.contains("young.example") && !imported.toml.contains("idle.example"));
+}
+
+#[test]
+fn routes_beyond_the_length_of_a_configuration_are_left_out() {
+    let long = |name: &str, age: u32| {
+        let one = format!("{{ path: {{ type: Exact, value: /{} }} }}", "x".repeat(100_000));
+        let rule =
+            format!("{{ matches: [{}], filters: [{}] }}", vec![one.as_str(); 50].join(", "), mirror_to("s"));
+        let created = format!("namespace: a, creationTimestamp: '2024-05-0{age}T10:00:00Z'");
+        route("a", name, "[]", &format!("[{rule}]")).replace("namespace: a", &created)
+    };
+    let imported = import(&(service("a", "s", 80) + &long("old", 1) + &long("young", 2)));
+    assert_eq!(imported.reasons(), [Reason::LimitExceeded]);
+    assert_eq!(imported.findings[0].object.to_string(), "HTTPRoute a/young");
+    assert_eq!(imported.config.rules.route_count(), 1);
+}
+
+#[test]
 fn nothing_makes_nothing() {
-    let resolved = resolve(&Objects::default(), &KubernetesConfig::default());
+    let resolved = resolve(&Objects::default(), &Terms::default());
     assert_eq!((resolved.to_toml().as_str(), resolved.mirror_count(), resolved.findings().len()), ("", 0, 0));
 }

@@ -256,9 +256,9 @@ fn object_that_is_there_twice_is_left_out_unless_both_are_the_same() {
 #[test]
 fn objects_of_a_watch_are_replaced_and_forgotten() {
     let mut objects = Objects::of_cluster();
-    let settings = crate::config::KubernetesConfig::default();
+    let settings = Terms::default();
     let filters = format!("[{{ filters: [{}] }}]", mirror_to("s"));
-    let text = service("a", "s", 80) + &route("a", "r", "[x.example]", &filters);
+    let text = open_gateway("a") + &service("a", "s", 80) + &route("a", "r", "[x.example]", &filters);
     for value in documents(&text, "t").unwrap() {
         objects.insert(value).unwrap();
     }
@@ -270,5 +270,6 @@ fn objects_of_a_watch_are_replaced_and_forgotten() {
     assert_eq!(objects.insert(wrong).unwrap_err().reason, Reason::InvalidField);
     assert_eq!(resolve(&objects, &settings).mirror_count(), 0, "what it was holds no longer");
     assert!(objects.remove(&ObjectRef { kind: Kind::Service, namespace: "a".into(), name: "s".into() }));
+    assert!(objects.remove(&ObjectRef { kind: Kind::Gateway, namespace: "a".into(), name: "gw".into() }));
     assert!(objects.is_empty());
 }

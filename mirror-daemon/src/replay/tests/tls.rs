@@ -76,6 +76,24 @@ async fn custom_authority_is_trusted_and_the_connection_pooled() {
 }
 
 #[tokio::test]
+async fn authority_that_can_not_be_read_any_more_is_in_the_way_of_changed_shadows_only() {
+    let (files, authority) = (TempDir::new().unwrap(), authority());
+    let config = tls_config(tls_shadow(&authority).await, &files, &authority.pem());
+    let mut rig = Rig::new(config.clone());
+    rig.send_and_settle(get()).await;
+    std::fs::remove_file(files.path().join("ca.pem")).unwrap();
+    let reconfigure = |rig: &Rig, config: ShadowConfig| {
+        rig.replayer.reconfigure(vec![(Arc::new(config), Arc::clone(&rig.ledger))])
+    };
+    reconfigure(&rig, config.clone()).unwrap();
+    rig.handle = rig.replayer.handle();
+    rig.send_and_settle(get()).await;
+    assert_eq!((rig.ledger.replayed.value(), rig.ledger.connections_opened.value()), (2, 1));
+    let changed = ShadowConfig { max_in_flight: 1, ..config };
+    assert!(reconfigure(&rig, changed).is_err());
+}
+
+#[tokio::test]
 async fn wrong_authority_and_wrong_name_are_tls_losses_unless_told_otherwise() {
     let (files, issuer) = (TempDir::new().unwrap(), authority());
     let address = tls_shadow(&issuer).await;

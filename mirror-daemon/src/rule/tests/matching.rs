@@ -198,6 +198,29 @@ fn regex_matches_the_whole_path() {
 }
 
 #[test]
+fn regex_has_ascii_classes_and_reads_unicode_where_it_must() {
+    for (pattern, text, is_match) in [
+        (r"\w+", "abc_1", true),
+        (r"\w", "é", false),
+        (r"\d", "\u{663}", false),
+        ("é+", "éé", true),
+        ("/[^/]+", "/é", true),
+        ("[é]", "é", true),
+        (r"\p{Greek}", "α", true),
+        (r"(?i)ABC", "abc", true),
+        (".*", "a\u{e9}b", true),
+    ] {
+        let found = rules(vec![route(&[], vec![rule("r", regex(pattern))])]);
+        let expected = if is_match { "r" } else { "-" };
+        assert_eq!(taken(&found, "GET", "h", text, &[]), expected, "{pattern} {text}");
+    }
+    let bytes = |pattern: &str| FullRegex::new(pattern).unwrap().memory_bytes();
+    assert!(bytes(r"/users/\w+/[0-9]{1,9}") < 16 * 1024, "{}", bytes(r"/users/\w+/[0-9]{1,9}"));
+    let fault = FullRegex::new(&"(a{100}){100}".repeat(10)).unwrap_err();
+    assert!(fault.is_size(), "{fault}");
+}
+
+#[test]
 fn write_guard_stops_unsafe_methods_without_handing_them_on() {
     let guarded = RouteRule { guard: MethodGuard::Safe, ..rule("guarded", prefix("/p")) };
     let rules = rules(vec![route(&[], vec![guarded, rule("rest", Match::default())])]);

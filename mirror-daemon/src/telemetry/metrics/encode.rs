@@ -211,6 +211,7 @@ fn config(encoder: &mut DescriptorEncoder<'_>, now: &Snapshot) -> Result<(), fmt
     let ok = u64::from(now.config.last_reload_ok);
     open(encoder, &super::CONFIG_LAST_RELOAD_OK)?.gauge(&[], ok)?;
     open(encoder, &super::CONFIG_GENERATION)?.gauge(&[], now.config.generation)?;
+    open(encoder, &super::CONFIG_RULES_CUT)?.gauge(&[], u64::from(now.config.are_rules_cut))?;
     open(encoder, &super::CONFIG_RELOAD_FAILURES)?.counter(&[], now.config.reload_failures)?;
     open(encoder, &super::DRAINING)?.gauge(&[], u64::from(now.draining))?;
     open(encoder, &super::PARSER_RESTARTS)?.counter(&[], now.parser_restarts)

@@ -30,14 +30,14 @@ async fn watch_that_is_cut_goes_on_where_it_was_without_another_list() {
     assert!(toml(&rules).contains("percentage = 10 "), "{}", toml(&rules));
     let watches = fake.requests(&format!("WATCH {ROUTES}"));
     assert_eq!((lists(&fake), watches.len()), (1, 2), "{watches:?}");
-    assert!(watches[1].ends_with("resourceVersion=3"), "{watches:?}");
+    assert!(watches[1].ends_with("resourceVersion=4"), "{watches:?}");
     assert!(watches[1].contains("allowWatchBookmarks=true"), "{watches:?}");
 }
 
 #[tokio::test]
 async fn bookmarks_move_the_place_where_a_watch_goes_on() {
     let (fake, rules) = mirroring().await;
-    fake.say(ROUTES, json!({ "type": "BOOKMARK", "object": { "metadata": { "resourceVersion": "3" } } }));
+    fake.say(ROUTES, json!({ "type": "BOOKMARK", "object": { "metadata": { "resourceVersion": "4" } } }));
     fake.put(ROUTES, route("other", "shop/shadow", 50));
     until_rules(&rules, |toml| toml.contains("other.example")).await;
     assert_eq!(status(&rules, Kind::HttpRoute).changes, 1, "a bookmark is no change");
@@ -78,7 +78,7 @@ async fn server_that_is_away_at_the_start_is_waited_for() {
     fake.stop();
     let rules = follow(&fake);
     until_state(&rules, Kind::Upstream, WatchState::Failing).await;
-    assert!(rules.resolve(&KubernetesConfig::default()).is_none());
+    assert!(rules.resolve(&Terms::default()).is_none());
     fake.start_again().await;
     rules.changed().await;
     assert!(rules.status().is_synced);
@@ -144,7 +144,7 @@ async fn server_that_ends_every_watch_at_once_is_not_asked_without_a_pause() {
     let begun = Instant::now();
     let config = ::kube::Config::new(format!("http://{}", fake.address).parse().unwrap());
     let client = crate::cluster::client::client(config).unwrap();
-    let settings = KubernetesConfig::default();
+    let settings = Terms::default();
     let rules = ClusterRules::start(&Handle::current(), client, settings, Arc::default());
     let watches = || fake.requests(&format!("WATCH {ROUTES}")).len();
     until(|| watches() >= 4, || format!("{:?}", rules.status())).await;
@@ -163,7 +163,7 @@ async fn right_that_is_missing_is_waited_for() {
     until_state(&rules, Kind::Service, WatchState::Forbidden).await;
     until(|| failures(&rules, Kind::Service, "forbidden") >= 2, || format!("{:?}", rules.status())).await;
     assert_eq!(status(&rules, Kind::Service).state, WatchState::Forbidden);
-    assert!(rules.resolve(&KubernetesConfig::default()).is_none(), "without Services there is no rule");
+    assert!(rules.resolve(&Terms::default()).is_none(), "without Services there is no rule");
     fake.with(|state| state.forbidden.clear());
     rules.changed().await;
     assert!(toml(&rules).contains("cart.example"));
@@ -189,7 +189,7 @@ async fn kinds_of_a_gateway_that_is_not_used_may_be_forbidden() {
     let fake = cluster().await;
     fake.with(|state| {
         state.unknown.clear();
-        state.forbidden.extend([OPTIONS, UPSTREAMS].map(str::to_owned));
+        state.forbidden.extend([OPTIONS, UPSTREAMS, NAMESPACES].map(str::to_owned));
     });
     let rules = follow(&fake);
     rules.changed().await;

@@ -40,7 +40,7 @@ async fn objects_beyond_the_bound_are_left_out_and_counted() {
         fake.put(SERVICES, service("shop", &format!("s{index:02}")));
     }
     let limits = Limits { objects: 20, refused: 5, ..Limits::default() };
-    let rules = follow_with(&fake, KubernetesConfig::default(), limits);
+    let rules = follow_with(&fake, Terms::default(), limits);
     rules.changed().await;
     let found = status(&rules, Kind::Service);
     assert_eq!((found.objects, found.refused), (20, 10));

@@ -1,6 +1,7 @@
 //! Changes in the cluster, and what of them is told.
 
 use super::*;
+use crate::config::KubernetesConfig;
 use crate::kube::{LabelSelector, Reason};
 
 #[tokio::test]
@@ -12,7 +13,7 @@ async fn nothing_is_taken_before_every_kind_was_listed() {
     let rules = follow(&fake);
     until_state(&rules, Kind::HttpRoute, WatchState::Watching).await;
     until_state(&rules, Kind::Upstream, WatchState::Absent).await;
-    assert!(rules.resolve(&KubernetesConfig::default()).is_none());
+    assert!(rules.resolve(&Terms::default()).is_none());
     assert!(!rules.status().is_synced);
     fake.with(|state| state.held_back.clear());
     rules.changed().await;
@@ -26,7 +27,7 @@ async fn cluster_without_any_route_is_known_too() {
     let fake = Fake::start().await;
     let rules = follow(&fake);
     rules.changed().await;
-    let resolved = rules.resolve(&KubernetesConfig::default()).unwrap();
+    let resolved = rules.resolve(&Terms::default()).unwrap();
     assert_eq!(resolved.mirror_count(), 0);
 }
 
@@ -74,6 +75,7 @@ async fn rules_that_run_already_are_not_told_again() {
     rules.changed().await;
     let settings =
         KubernetesConfig { cluster_domain: "corp.example".to_owned(), ..KubernetesConfig::default() };
+    let settings = Terms { settings, ..Terms::default() };
     let resolved = rules.resolve(&settings).unwrap();
     assert!(resolved.to_toml().contains("shadow.shop.svc.corp.example"));
     rules.taken(&settings, Some(&resolved));
@@ -104,12 +106,35 @@ async fn grant_permits_and_its_removal_revokes() {
 }
 
 #[tokio::test]
+async fn gateway_takes_routes_and_lets_go_of_them_when_it_or_their_namespace_changes() {
+    let fake = cluster().await;
+    fake.put(ROUTES, route("cart", "shop/shadow", 100));
+    fake.put(SERVICES, service("shop", "shadow"));
+    let rules = follow(&fake);
+    until_rules(&rules, |toml| toml.contains("cart.example")).await;
+    fake.put(GATEWAYS, gateway("Selector"));
+    until_rules(&rules, str::is_empty).await;
+    until(|| findings(&rules, Reason::NotAdmitted) == 1, || format!("{:?}", rules.status())).await;
+    let namespace = |label: &str| json!({ "metadata": { "name": "shop", "labels": { "mirrored": label } } });
+    fake.put(NAMESPACES, namespace("yes"));
+    until_rules(&rules, |toml| toml.contains("cart.example")).await;
+    fake.put(NAMESPACES, namespace("no"));
+    until_rules(&rules, str::is_empty).await;
+    fake.put(GATEWAYS, gateway("All"));
+    until_rules(&rules, |toml| toml.contains("cart.example")).await;
+    fake.delete(GATEWAYS, "shop", "gw");
+    until_rules(&rules, str::is_empty).await;
+    until(|| findings(&rules, Reason::NotAdmitted) == 1, || format!("{:?}", rules.status())).await;
+}
+
+#[tokio::test]
 async fn selector_and_a_gateways_own_mirroring_hold_for_routes_that_change() {
     let fake = cluster().await;
     fake.put(SERVICES, service("shop", "shadow"));
     fake.put(ROUTES, route("cart", "shop/shadow", 100));
     let route_selector = LabelSelector::parse("mirror=yes").unwrap();
     let settings = KubernetesConfig { route_selector, ..KubernetesConfig::default() };
+    let settings = Terms { settings, ..Terms::default() };
     let rules = follow_with(&fake, settings, Limits::default());
     rules.changed().await;
     assert!(!toml(&rules).contains("[[shadow]]"), "{}", toml(&rules));
@@ -129,10 +154,12 @@ async fn selector_and_a_gateways_own_mirroring_hold_for_routes_that_change() {
 #[tokio::test]
 async fn rules_of_the_guide_are_made_of_what_a_cluster_holds() {
     let fake = Fake::start().await;
-    let manifests = include_str!("../../../../../tests/fixtures/k8sgateway-shadowing.yaml");
-    for mut object in kube::documents(manifests, "guide").unwrap() {
+    let guide = include_str!("../../../../../tests/fixtures/k8sgateway-shadowing.yaml");
+    let parent = include_str!("../../../../../tests/cluster/manifests/parent.yaml");
+    for mut object in kube::documents(&format!("{guide}\n---\n{parent}"), "guide").unwrap() {
         let path = match object["kind"].as_str().unwrap() {
             "HTTPRoute" => ROUTES,
+            "Gateway" => GATEWAYS,
             "RouteOption" => OPTIONS,
             "Upstream" => UPSTREAMS,
             "ReferenceGrant" => OLD_GRANTS,

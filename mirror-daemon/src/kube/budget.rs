@@ -1,0 +1,63 @@
+//! How much of what takes memory all rules together may have: whoever writes one HTTPRoute must not take it all.
+
+use crate::rule::{FullRegex, MAX_REGEX_BYTES, RegexFault};
+
+/// Most bytes of all compiled regular expressions. Each thread that matches fills caches beside them, of at most 256 KiB
+/// each.
+const MAX_REGEXES_BYTES: usize = 16 * 1024 * 1024;
+/// Most regular expressions.
+const MAX_REGEXES: usize = 1_000;
+/// Most bytes of the routes as TOML.
+pub(super) const MAX_TOML_BYTES: usize = 8 * 1024 * 1024;
+
+/// What is left for regular expressions.
+#[derive(Debug)]
+pub(super) struct Budget {
+    bytes: usize,
+    count: usize,
+}
+
+/// Why a regular expression is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// It is none, or too large.
+    Wrong(RegexFault),
+    /// There is no room left.
+    Full,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { bytes: MAX_REGEXES_BYTES, count: MAX_REGEXES }
+    }
+}
+
+impl Budget {
+    /// What is said of what finds no room.
+    pub(super) fn exceeded() -> String {
+        format!(
+            "has no room for its regular expressions; allowed are {MAX_REGEXES} of them and {MAX_REGEXES_BYTES} bytes in all \
+             routes, the older first"
+        )
+    }
+
+    /// Takes the room that a pattern needs. Once there is none, no other is even looked at.
+    pub(super) fn take(&mut self, pattern: &str) -> Result<(), Refused> {
+        let count = self.count.checked_sub(1).filter(|_| self.bytes > 0).ok_or(Refused::Full)?;
+        self.count = count;
+        let (bytes, outcome) = match FullRegex::new(pattern) {
+            Ok(regex) => (regex.memory_bytes(), Ok(())),
+            // It took as much to find that out.
+            Err(fault) if fault.is_size() => (MAX_REGEX_BYTES, Err(Refused::Wrong(fault))),
+            Err(fault) => (pattern.len(), Err(Refused::Wrong(fault))),
+        };
+        match self.bytes.checked_sub(bytes) {
+            Some(left) => self.bytes = left,
+            None => {
+                self.bytes = 0;
+                return Err(Refused::Full);
+            }
+        }
+        outcome
+    }
+}
