@@ -35,7 +35,7 @@ touches production: the worst case is always that copies are missing.
   expr: mirror_rules_watch{state=~\"forbidden|failing\"} > 0
   for: 5m
 - alert: MirrorConfigRefused          # an older configuration still runs
-  expr: mirror_config_last_reload_ok == 0
+  expr: mirror_config_last_reload_ok == 0 or mirror_config_rules_cut == 1
 ```
 
 ## Sums
