@@ -35,7 +35,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest that all may take to be detached after a parser's end.
-const LONGEST_DETACHING: Duration = Duration::from_secs(60);
+const LONGEST_DETACHING: Duration = Duration::from_secs(20);
 /// A parser that lived for so long starts the pauses anew.
 const LONG_LIFE: Duration = Duration::from_secs(60);
 
@@ -319,7 +319,7 @@ impl Drop for Parser {
                 tracing::error!("the attacher does not come to an end: it is given up");
                 std::process::exit(EXIT_FAILURE.into());
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(5));
         }
         let _ = server.join();
     }

@@ -4,6 +4,7 @@ use super::cluster::Cluster;
 use super::live::{Attached, Engine};
 use super::losses;
 use super::pods::Pods;
+use super::reload::Changed;
 use super::shard::Generation;
 use crate::admin::Health;
 use crate::capture::PointState;
@@ -76,9 +77,29 @@ impl CaptureReading {
 #[derive(Debug, Default)]
 pub(super) struct ReloadBooks {
     pub(super) failures: AtomicU64,
-    pub(super) last_failed: AtomicBool,
+    /// The files as they are now were refused, whatever the cluster has said since.
+    are_files_refused: AtomicBool,
+    /// The cluster's rules as they are now were refused.
+    are_rules_refused: AtomicBool,
     /// Of the cluster's rules only a part runs, for a change of them was refused.
     pub(super) are_rules_cut: AtomicBool,
+}
+
+impl ReloadBooks {
+    /// What came of a reload. Files are read with the cluster's rules, and these without the files.
+    pub(super) fn note(&self, changed: Changed, is_refused: bool) {
+        if changed == Changed::Files {
+            self.are_files_refused.store(is_refused, Ordering::Relaxed);
+        }
+        if changed == Changed::Cluster || !is_refused {
+            self.are_rules_refused.store(is_refused, Ordering::Relaxed);
+        }
+        self.failures.fetch_add(is_refused.into(), Ordering::Relaxed);
+    }
+
+    fn last_was_taken(&self) -> bool {
+        ![&self.are_files_refused, &self.are_rules_refused].iter().any(|flag| flag.load(Ordering::Relaxed))
+    }
 }
 
 /// How capturing ended.
@@ -179,7 +200,7 @@ impl Sources {
 
     fn config_status(&self) -> ConfigStatus {
         ConfigStatus {
-            last_reload_ok: !self.reload.last_failed.load(Ordering::Relaxed),
+            last_reload_ok: self.reload.last_was_taken(),
             generation: self.current.load().view.generation,
             are_rules_cut: self.reload.are_rules_cut.load(Ordering::Relaxed),
             reload_failures: self.reload.failures.load(Ordering::Relaxed),
@@ -206,4 +227,22 @@ pub(super) fn snapshot_source(sources: &Arc<Sources>) -> Source {
 pub(super) fn health_source(sources: &Arc<Sources>) -> impl Fn() -> Health + Send + Sync + 'static {
     let sources = Arc::clone(sources);
     move || sources.health()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_file_stays_refused_until_a_file_is_taken() {
+        let books = ReloadBooks::default();
+        assert!(books.last_was_taken());
+        books.note(Changed::Files, true);
+        books.note(Changed::Cluster, false);
+        assert!(!books.last_was_taken(), "the cluster's rules say nothing of the file");
+        books.note(Changed::Cluster, true);
+        books.note(Changed::Files, false);
+        assert!(books.last_was_taken(), "with the cluster's rules as they are now");
+        assert_eq!(books.failures.load(Ordering::Relaxed), 2);
+    }
 }

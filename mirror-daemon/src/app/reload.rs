@@ -5,7 +5,7 @@ use super::pages::Sources;
 use super::pods::joined;
 use super::shard::Generation;
 use super::source::{Base, Source};
-use crate::capture::{AttacherClient, Trial};
+use crate::capture::{AttacherClient, CaptureError, Trial};
 use crate::config::{CaptureConfig, CapturePoint, Config};
 use crate::kube::{Resolved, Terms};
 use crate::pipeline::View;
@@ -44,9 +44,7 @@ impl Reloader {
     /// Reads again what has changed and takes it, or says why not. Blocks.
     pub(super) fn reload(&self, changed: Changed) {
         let outcome = self.take(changed);
-        let failed = outcome.is_err();
-        let books = &self.sources.reload;
-        books.last_failed.store(failed, Ordering::Relaxed);
+        self.sources.reload.note(changed, outcome.is_err());
         match outcome {
             Ok(generation) => {
                 let source = match changed {
@@ -57,7 +55,6 @@ impl Reloader {
             }
             Err(error) => {
                 self.cluster().refused(&self.sources.current.load().view.config.kubernetes);
-                books.failures.fetch_add(1, Ordering::Relaxed);
                 let why = in_words(error.as_ref());
                 tracing::error!("configuration refused, the running one stays: {why}");
                 if changed == Changed::Cluster
@@ -88,11 +85,13 @@ impl Reloader {
             Some(resolved) => base.with_cluster(resolved)?,
             None => own,
         };
-        let generation = self.run(&Arc::new(config), changed)?;
+        let (generation, committed) = self.run(&Arc::new(config), changed)?;
+        // Its rules hold, whatever came of its places.
         *self.base.lock().unwrap_or_else(PoisonError::into_inner) = base;
         self.cluster().taken(&terms, resolved.as_deref());
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = resolved;
         self.sources.reload.are_rules_cut.store(false, Ordering::Relaxed);
+        committed?;
         Ok(generation)
     }
 
@@ -125,8 +124,8 @@ impl Reloader {
         &self.sources.cluster
     }
 
-    /// Changes over to `config`, or leaves all as it is.
-    fn run(&self, config: &Arc<Config>, changed: Changed) -> anyhow::Result<u64> {
+    /// Changes over to `config`, or leaves all as it is. With the generation, whether the kernel has taken the places too.
+    fn run(&self, config: &Arc<Config>, changed: Changed) -> anyhow::Result<(u64, Result<(), CaptureError>)> {
         let running = Arc::clone(&self.sources.current.load().view);
         refuse_what_takes_a_restart(&running.config, config, self.sources.pods.is_some())?;
         for shadow in &config.shadows {
@@ -151,7 +150,7 @@ impl Reloader {
         let reconfigured = self.sources.replayer.reconfigure(view.shadows());
         let Some((attached, trial)) = capture.as_mut().zip(trial) else {
             reconfigured?;
-            return Ok(self.take_up(view));
+            return Ok((self.take_up(view), Ok(())));
         };
         let attacher = &mut attached.attacher;
         if let Err(error) = reconfigured {
@@ -166,8 +165,7 @@ impl Reloader {
         if let Some(pods) = &self.sources.pods {
             pods.select(config);
         }
-        committed?;
-        Ok(generation)
+        Ok((generation, committed))
     }
 
     /// Changes over to the rules of `config`, which is the running one otherwise: capture is left as it is.

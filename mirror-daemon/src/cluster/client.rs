@@ -65,6 +65,14 @@ pub enum ClientError {
         /// The file, or the variable that names it.
         from: String,
     },
+    /// The file says that credentials come from a program, which the parser may not start.
+    #[error(
+        "kubeconfig {from} gets its credentials by a program (`exec`), which is not supported here: use a token or a client certificate"
+    )]
+    Exec {
+        /// The file, or the variable that names it.
+        from: String,
+    },
     /// Certificates or credentials can't be used.
     #[error("the credentials for {server} can't be used")]
     Credentials {
@@ -123,6 +131,7 @@ impl Access {
         };
         match found {
             Ok(Config { proxy_url: Some(_), .. }) => Err(ClientError::Proxy { from }),
+            Ok(config) if config.auth_info.exec.is_some() => Err(ClientError::Exec { from }),
             Ok(config) => Ok(config),
             Err(error) => Err(ClientError::Kubeconfig { from, source: Box::new(error) }),
         }
@@ -198,5 +207,11 @@ mod tests {
         std::fs::write(&file, proxied).unwrap();
         let refused = access.client().await.map(|_| ()).unwrap_err();
         assert!(matches!(refused, ClientError::Proxy { .. }), "{refused:?}");
+
+        let program =
+            "exec: { apiVersion: client.authentication.k8s.io/v1, command: aws, interactiveMode: Never }";
+        std::fs::write(&file, KUBECONFIG.replace("token: secret", program)).unwrap();
+        let refused = access.client().await.map(|_| ()).unwrap_err();
+        assert!(matches!(refused, ClientError::Exec { .. }), "{refused:?}");
     }
 }

@@ -36,10 +36,19 @@ pub(super) struct Attachment {
 impl Attachment {
     /// Whether some request may belong to both.
     pub(super) fn meets(&self, other: &Self) -> bool {
-        let share_gateway = self.gateways.is_empty()
+        self.shares_gateway(other) && matches::hosts_overlap(&self.hosts, &other.hosts)
+    }
+
+    /// Whether requests that the other would get may belong to this one, whatever their rules say: of two hosts that
+    /// mean a request the narrower one decides.
+    pub(super) fn may_precede(&self, other: &Self) -> bool {
+        self.shares_gateway(other) && matches::is_as_narrow(&self.hosts, &other.hosts)
+    }
+
+    fn shares_gateway(&self, other: &Self) -> bool {
+        self.gateways.is_empty()
             || other.gateways.is_empty()
-            || self.gateways.iter().any(|gateway| other.gateways.contains(gateway));
-        share_gateway && matches::hosts_overlap(&self.hosts, &other.hosts)
+            || self.gateways.iter().any(|gateway| other.gateways.contains(gateway))
     }
 }
 

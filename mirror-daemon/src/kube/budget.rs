@@ -1,5 +1,6 @@
 //! How much of what takes memory all rules together may have: whoever writes one HTTPRoute must not take it all.
 
+use super::admission::Attachment;
 use crate::rule::{FullRegex, MAX_REGEX_BYTES, RegexFault};
 
 /// Most bytes of all compiled regular expressions. Each thread that matches fills caches beside them, of at most 256 KiB
@@ -10,11 +11,13 @@ const MAX_REGEXES: usize = 1_000;
 /// Most bytes of the routes as TOML.
 pub(super) const MAX_TOML_BYTES: usize = 8 * 1024 * 1024;
 
-/// What is left for regular expressions.
+/// What is left for regular expressions, and who found no room.
 #[derive(Debug)]
 pub(super) struct Budget {
     bytes: usize,
     count: usize,
+    /// Where routes hold of which something is left out: what their requests would be mirrored to is not known.
+    pub(super) left_out: Vec<Attachment>,
 }
 
 /// Why a regular expression is not taken.
@@ -28,7 +31,7 @@ pub(super) enum Refused {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { bytes: MAX_REGEXES_BYTES, count: MAX_REGEXES }
+        Self { bytes: MAX_REGEXES_BYTES, count: MAX_REGEXES, left_out: Vec::new() }
     }
 }
 

@@ -88,6 +88,13 @@ pub(super) fn hosts_overlap(left: &[HostPattern], right: &[HostPattern]) -> bool
         || left.iter().any(|left| right.iter().any(|right| intersection(left, right).is_some()))
 }
 
+/// Whether some host of the first is within one of the second, or the same.
+pub(super) fn is_as_narrow(left: &[HostPattern], right: &[HostPattern]) -> bool {
+    let is_within =
+        |left: &HostPattern| right.iter().any(|right| intersection(left, right).as_ref() == Some(left));
+    right.is_empty() || left.iter().any(is_within)
+}
+
 /// The hosts that both mean: the narrower one, where it is part of the other.
 pub(super) fn intersection(left: &HostPattern, right: &HostPattern) -> Option<HostPattern> {
     let is_below = |host: &str, suffix: &str| {

@@ -49,6 +49,12 @@ pub(super) struct Route {
     pub(super) rules: Vec<Rule>,
 }
 
+impl Route {
+    fn place(&self) -> Attachment {
+        Attachment { gateways: self.gateways.clone(), hosts: self.hosts.clone() }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     /// Its place in the HTTPRoute.
@@ -102,7 +108,9 @@ pub fn resolve(objects: &Objects, terms: &Terms) -> Resolved {
         }
     }
     resolved.drop_idle_rules();
-    resolved.drop_what_is_too_long();
+    resolved.drop_what_is_too_long(&mut budget.left_out);
+    resolved.keep_from_others(&budget.left_out);
+    resolved.drop_idle_rules();
     resolved.drop_idle_shadows();
     resolved.findings.sort_unstable();
     resolved.findings.dedup();
@@ -158,6 +166,9 @@ impl Resolved {
     /// One for each set of hosts that it holds for; none: there is no room for it.
     fn routes_of(&mut self, own: &Candidate<'_>, terms: &Terms, budget: &mut Budget) -> Vec<Route> {
         let mut found = Vec::new();
+        if own.rules.len() > MAX_RULES {
+            budget.left_out.extend_from_slice(&own.attachments);
+        }
         for (index, rule) in own.rules.iter().enumerate().take(MAX_RULES) {
             let mut findings = Vec::new();
             let matches = matches::rule_matches(rule, budget, &mut findings);
@@ -168,6 +179,7 @@ impl Resolved {
             let Ok(matches) = matches else {
                 let message = Budget::exceeded();
                 self.findings.push(Finding::new(own.name, rule.path.clone(), Reason::LimitExceeded, message));
+                budget.left_out.extend_from_slice(&own.attachments);
                 return vec![];
             };
             let Some(matches) = matches else { continue };
@@ -215,19 +227,36 @@ impl Resolved {
     /// many routes and few mirrors makes a short configuration.
     fn drop_idle_rules(&mut self) {
         let mirrors = |route: &Route| route.rules.iter().any(|rule| !rule.mirrors.is_empty());
-        let place =
-            |route: &Route| Attachment { gateways: route.gateways.clone(), hosts: route.hosts.clone() };
         let mirroring: Vec<Attachment> =
-            self.routes.iter().filter(|route| mirrors(route)).map(place).collect();
+            self.routes.iter().filter(|route| mirrors(route)).map(Route::place).collect();
         self.routes.retain(|route| {
-            let own = place(route);
+            let own = route.place();
             mirroring.iter().any(|other| own.meets(other))
         });
         self.routes.retain(|route| !route.rules.is_empty());
     }
 
+    /// Takes the mirrors from routes whose requests may belong to one that is left out: those would be mirrored by a
+    /// rule that no gateway routes them by.
+    fn keep_from_others(&mut self, left_out: &[Attachment]) {
+        for route in &mut self.routes {
+            let own = route.place();
+            let has_mirror = route.rules.iter().any(|rule| !rule.mirrors.is_empty());
+            if has_mirror && left_out.iter().any(|other| other.may_precede(&own)) {
+                route.rules.iter_mut().for_each(|rule| rule.mirrors.clear());
+                let message = "is not mirrored: a route for the same hosts found no room, and its requests are not known";
+                self.findings.push(Finding::new(
+                    &route.object,
+                    "",
+                    Reason::LimitExceeded,
+                    message.to_owned(),
+                ));
+            }
+        }
+    }
+
     /// Leaves out the routes behind those that fill the configuration.
-    fn drop_what_is_too_long(&mut self) {
+    fn drop_what_is_too_long(&mut self, left_out: &mut Vec<Attachment>) {
         let mut left = MAX_TOML_BYTES;
         let findings = &mut self.findings;
         self.routes.retain(|route| match left.checked_sub(write::route_bytes(route)) {
@@ -240,6 +269,7 @@ impl Resolved {
                     "is too long; all routes together may take {MAX_TOML_BYTES} bytes, the older first"
                 );
                 findings.push(Finding::new(&route.object, "", Reason::LimitExceeded, message));
+                left_out.push(route.place());
                 false
             }
         });

@@ -244,6 +244,11 @@ impl Exchange {
         self.copies.iter().any(|copy| matches!(copy.state, CopyState::Waiting { .. }))
     }
 
+    /// Whether some copy is being sent while the request still comes.
+    pub(super) fn is_streaming(&self) -> bool {
+        self.copies.iter().any(|copy| matches!(copy.state, CopyState::Streaming { .. }))
+    }
+
     /// Gives up what the copies hold, whether held or not.
     pub(super) fn refuse(&mut self, reason: DropReason) {
         match self.held {

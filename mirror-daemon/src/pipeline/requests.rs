@@ -153,7 +153,7 @@ impl<O: Outlet> Requests<O> {
 
     /// Gives up the oldest request whose copies wait for the end of its body; streamed ones hold nothing here. For the
     /// next one the connection has another turn. One where nothing waits, and that holds much all the same, gives up
-    /// all: it has hundreds of requests open that nobody wants.
+    /// all, unless something is streamed: it has hundreds of requests open that nobody wants.
     pub(super) fn make_room(&mut self, key: &FlowKey, connection: &mut Connection) {
         connection.turn = None;
         let mut waiting = connection.under_way.exchanges.iter_mut().filter(|exchange| exchange.is_waiting());
@@ -172,7 +172,8 @@ impl<O: Outlet> Requests<O> {
         let Connection { http: Some(http), under_way, .. } = connection else { return };
         let exchanges_bytes = under_way.exchanges.iter().map(Exchange::held_bytes);
         let held_bytes = exchanges_bytes.fold(http.allocated_bytes(), usize::saturating_add);
-        if held_bytes > MAX_UNWANTED_BYTES {
+        let is_streaming = under_way.exchanges.iter().any(Exchange::is_streaming);
+        if held_bytes > MAX_UNWANTED_BYTES && !is_streaming {
             let before = http.allocated_bytes();
             http.shed(&mut |event| self.handle_http(key, under_way, &event));
             self.charge(before, http.allocated_bytes());

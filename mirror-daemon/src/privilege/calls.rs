@@ -4,6 +4,8 @@
 //! Whatever else the container's own filter says, this one holds too, also where that one is lax because the attacher
 //! has CAP_SYS_ADMIN. A list of what is refused, not of what is allowed: a new libc or runtime must not stop a daemon.
 
+#[cfg(target_arch = "x86_64")]
+use seccompiler::sock_filter;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, apply_filter,
@@ -76,9 +78,26 @@ const NEW_NAMESPACES: [libc::c_int; 7] = [
 /// When the kernel has no seccomp, or none for this processor is known.
 pub(super) fn refuse() -> Result<(), CallsError> {
     apply_filter(&refused()?)?;
+    #[cfg(target_arch = "x86_64")]
+    apply_filter(&second_numbers())?;
     // Its flags are in memory, where no filter can look. Without it libc takes clone(2).
     apply_filter(&filter(BTreeMap::from([(libc::SYS_clone3, vec![])]), libc::ENOSYS)?)?;
     Ok(())
+}
+
+/// Refuses the calls of x32, which are the same ones by other numbers (`__X32_SYSCALL_BIT`).
+#[cfg(target_arch = "x86_64")]
+fn second_numbers() -> BpfProgram {
+    const LOAD_NUMBER: u16 = 0x20;
+    const JUMP_IF_AT_LEAST: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+    vec![
+        sock_filter { code: LOAD_NUMBER, jt: 0, jf: 0, k: 0 },
+        sock_filter { code: JUMP_IF_AT_LEAST, jt: 0, jf: 1, k: 0x4000_0000 },
+        sock_filter { code: RETURN, jt: 0, jf: 0, k: refuse },
+        sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
+    ]
 }
 
 fn refused() -> Result<BpfProgram, BackendError> {

@@ -240,6 +240,27 @@ fn regular_expressions_have_a_bound_in_number_and_in_bytes() {
 }
 
 #[test]
+fn requests_of_a_route_that_finds_no_room_are_mirrored_by_no_wider_one() {
+    let full = with_patterns("old", 1, "/a", 999);
+    let wide = |host: &str| {
+        let rules = format!("[{{ filters: [{}] }}]", mirror_to("s"));
+        let created = "namespace: a, creationTimestamp: '2024-05-02T10:00:00Z'";
+        route("a", "wide", &format!("['{host}']"), &rules).replace("namespace: a", created)
+    };
+    let private = with_patterns("pay", 3, "/a", 2).replace(&mirror_to("s"), "{ type: URLRewrite }");
+    let of = |wide: String| import(&(service("a", "s", 80) + &full + &wide + &private));
+    let closed = of(wide("*.example"));
+    assert_eq!(closed.reasons(), [Reason::LimitExceeded, Reason::LimitExceeded]);
+    let mirrors_behind = |toml: &str, host: &str| {
+        toml.split_once(host).is_some_and(|(_, behind)| behind.contains("shadow = \"a.s.80\""))
+    };
+    assert!(mirrors_behind(&closed.toml, "old.example") && !mirrors_behind(&closed.toml, "*.example"));
+    // A host of its own takes nothing from the other.
+    let open = of(wide("other.example"));
+    assert!(mirrors_behind(&open.toml, "other.example"));
+}
+
+#[test]
 fn routes_that_meet_no_mirror_take_no_part_of_the_budget() {
     let idle = with_patterns("idle", 1, "/a", 900).replace(&mirror_to("s"), "{ type: URLRewrite }");
     let imported = import(&(service("a", "s", 80) + &idle + &with_patterns("young", 2, "/a", 900)));
@@ -254,7 +275,8 @@ fn routes_beyond_the_length_of_a_configuration_are_left_out() {
         let rule =
             format!("{{ matches: [{}], filters: [{}] }}", vec![one.as_str(); 50].join(", "), mirror_to("s"));
         let created = format!("namespace: a, creationTimestamp: '2024-05-0{age}T10:00:00Z'");
-        route("a", name, "[]", &format!("[{rule}]")).replace("namespace: a", &created)
+        let hosts = format!("[{name}.example]");
+        route("a", name, &hosts, &format!("[{rule}]")).replace("namespace: a", &created)
     };
     let imported = import(&(service("a", "s", 80) + &long("old", 1) + &long("young", 2)));
     assert_eq!(imported.reasons(), [Reason::LimitExceeded]);
