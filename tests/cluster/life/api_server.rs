@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use mirror_tests::daemon::Metrics;
 use mirror_tests::kube::Cluster;
 use mirror_tests::kube::pod::Pod;
+use mirror_tests::kube::say;
 use mirror_tests::wait;
 use serde_json::{Value, json};
 
@@ -106,7 +107,7 @@ fn under_load(life: &Life<'_>, daemons: &[Pod], work: impl FnOnce() -> Result<()
     let copies =
         life.requests_at_shadow()?.iter().filter(|request| request.target.starts_with("/load")).count();
     let lost = told_losses(life, daemons)?;
-    println!("{sent} requests under load, {copies} at the shadow, {lost} lost by the ledgers");
+    say(&format!("{sent} requests under load, {copies} at the shadow, {lost} lost by the ledgers"));
     ensure!(copies as u64 == sent && lost == 0.0, "{copies} of {sent} are at the shadow, {lost} lost");
     Ok(())
 }
@@ -134,10 +135,10 @@ fn goes_on(
         let (requests, answers) = (grown("mirror_requests_total"), grown("mirror_answers_total"));
         let attached = now.sum("mirror_capture_points", &[("state", "attached")]);
         let tries = grown("mirror_rules_failures_total") + grown("mirror_pod_watch_failures_total");
-        println!(
+        say(&format!(
             "{} for the rest of {lasting:?}: {requests} requests, {answers} answers of the shadow, {tries} tries",
             daemon.node
-        );
+        ));
         ensure!(requests > 0.0 && answers > 0.0 && attached == 1.0, "{}", now.text());
         // Six watches, which wait for longer each time.
         ensure!(tries <= 6.0 * lasting.as_secs_f64(), "{tries} tries in {lasting:?}");
@@ -162,7 +163,7 @@ fn watches_resume(life: &Life<'_>, daemons: &[Pod]) -> Result<()> {
         life.cluster.eventually(&format!("{} watches again", daemon.node), || {
             watches_are(&daemon::metrics(life.cluster, daemon)?, "synchronised", "watching").map(Some)
         })?;
-        println!("{} watches again after {:.1} s", daemon.node, begun.elapsed().as_secs_f64());
+        say(&format!("{} watches again after {:.1} s", daemon.node, begun.elapsed().as_secs_f64()));
         let status = daemon::page(life.cluster, daemon, "/readyz")?;
         ensure!(status.0 == 200, "{status:?}");
     }
@@ -178,7 +179,7 @@ fn is_told(life: &Life<'_>, daemon: &Pod) -> Result<()> {
     ] {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(words)).collect();
         ensure!(lines.len() == 1, "{words:?} is said {} times:\n{log}", lines.len());
-        println!("{}: {}", daemon.node, lines[0]);
+        say(&format!("{}: {}", daemon.node, lines[0]));
     }
     Ok(())
 }

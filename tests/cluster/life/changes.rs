@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use mirror_tests::kube::pod::Pod;
+use mirror_tests::kube::say;
 use mirror_tests::kube::{Cluster, LIMIT};
 use mirror_tests::wait;
 use serde_json::{Value, json};
@@ -181,6 +182,6 @@ fn is_refused(life: &Life<'_>, daemon: &Pod) -> Result<()> {
     let line = log.lines().find(|line| line.contains("configuration refused, the running one stays"));
     let line = line.with_context(|| format!("nothing is said of it:\n{log}"))?;
     ensure!(line.contains("percentage") && line.contains("101"), "{line}");
-    println!("{}: {line}", daemon.node);
+    say(&format!("{}: {line}", daemon.node));
     Ok(())
 }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use mirror_tests::client::load::Load;
 use mirror_tests::kube::Cluster;
 use mirror_tests::kube::pod::Pod;
+use mirror_tests::kube::say;
 
 use super::probe::losses;
 use super::{ALL, Life, load, time_of};
@@ -67,18 +68,18 @@ fn gateways_come_move_go_and_are_rolled_out_and_no_request_is_missing_once_they_
     let sum = |of: fn(&Books) -> usize| books.values().map(of).sum::<usize>();
     let (before, after, missing) =
         (sum(|one| one.before), sum(|one| one.after), sum(|one| one.missing.len()));
-    println!(
+    say(&format!(
         "{} gateways: {} requests sent, {} without an answer; {before} before their gateway was captured, {after} \
          after, of which {missing} are not at the shadow",
         books.len(),
         report.sent,
         report.failed + report.bad,
-    );
+    ));
     let margin = books.values().map(|one| one.margin_s).fold(f64::INFINITY, f64::min);
-    println!("the first request of a gateway came {:.0} ms after its capture at least", margin * 1000.0);
+    say(&format!("the first request of a gateway came {:.0} ms after its capture at least", margin * 1000.0));
     assert!(books.len() >= 10, "{books:?}");
     let dropped = told_losses(&life, &daemons)?;
-    println!("requests that ledgers have as lost: {dropped}");
+    say(&format!("requests that ledgers have as lost: {dropped}"));
     assert!(missing as f64 <= dropped, "no ledger has {missing} requests: {books:#?}");
     assert_eq!(life.daemons()?, daemons, "the same daemons, never started again");
     Ok(())

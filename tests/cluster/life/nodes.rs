@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use mirror_tests::client::Connection;
 use mirror_tests::kube::Cluster;
 use mirror_tests::kube::pod::Pod;
+use mirror_tests::kube::say;
 
 use super::Life;
 use crate::daemon;
@@ -62,7 +63,7 @@ fn each_nodes_daemon_captures_its_own_gateway_and_both_pick_the_same_users() -> 
     assert_eq!(at_shadow.len(), one.len() + other.len(), "each once");
     // 200 tries at one half: six standard deviations are 42.
     assert!((58..=142).contains(&one.len()), "{} of {USERS} users", one.len());
-    println!("{} of {USERS} users are mirrored, the same on both nodes", one.len());
+    say(&format!("{} of {USERS} users are mirrored, the same on both nodes", one.len()));
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use mirror_tests::client::Connection;
 use mirror_tests::daemon::Metrics;
 use mirror_tests::kube::pod::Pod;
+use mirror_tests::kube::say;
 
 use super::Life;
 use crate::daemon;
@@ -183,13 +184,13 @@ impl Lane<'_> {
         let took = first.saturating_duration_since(*since);
         let pause = sent.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
         let share = mirrored.iter().filter(|one| **one).count();
-        println!(
+        say(&format!(
             "{} on {node}: decided anew after {} ms (requests every {} ms at most; {share} of {} mirrored)",
             change.name,
             took.as_millis(),
             pause.as_millis(),
             sent.len()
-        );
+        ));
         ensure!(took < LIMIT + pause, "{change:?} took {took:?} on {node}");
         Ok(())
     }

@@ -10,6 +10,7 @@ use mirror_tests::bpf::{self, HeldObjects};
 use mirror_tests::client::load::LoadReport;
 use mirror_tests::kube::Cluster;
 use mirror_tests::kube::pod::Pod;
+use mirror_tests::kube::say;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::gateways::balanced;
@@ -94,10 +95,10 @@ fn under_load(life: &Life<'_>, what: &str, work: impl FnOnce() -> Result<()>) ->
 /// Each answer is 200, and no connection broke.
 fn unharmed(gateway: &Pod, when: &str, report: &LoadReport) -> Result<()> {
     let [p50, p99, worst] = [0.5, 0.99, 1.0].map(|share| report.percentile_ms(share));
-    println!(
+    say(&format!(
         "{} {when}: {} requests, p50 {p50:.1} ms, p99 {p99:.1} ms, at most {worst:.1} ms",
         gateway.node, report.sent
-    );
+    ));
     ensure!(report.good == report.sent && report.sent > 0, "{when}: {}", report.to_json());
     Ok(())
 }
@@ -124,7 +125,7 @@ fn is_deleted(life: &Life<'_>, node: u32) -> Result<()> {
     let witness = Witness::of(life.cluster, works(life, node)?)?;
     life.cluster.kubectl(["delete", "pod", "-n", daemon::NAMESPACE, &witness.pod.name, "--wait"])?;
     witness.left_nothing(life.cluster)?;
-    println!("deleted: {}", witness.last_words()?);
+    say(&format!("deleted: {}", witness.last_words()?));
     daemon::ready(life.cluster)?;
     works(life, node).map(drop)
 }
@@ -137,7 +138,7 @@ fn are_rolled(life: &Life<'_>) -> Result<()> {
         let after = works(life, witness.pod.node_number()?)?;
         ensure!(after.uid != witness.pod.uid && after.restarts == 0, "{after:?}");
         witness.left_nothing(life.cluster)?;
-        println!("rolled: {}", witness.last_words()?);
+        say(&format!("rolled: {}", witness.last_words()?));
     }
     Ok(())
 }
@@ -164,7 +165,7 @@ fn are_removed(life: &Life<'_>) -> Result<()> {
     daemon::remove(life.cluster)?;
     for witness in last {
         witness.left_nothing(life.cluster)?;
-        println!("removed: {}", witness.last_words()?);
+        say(&format!("removed: {}", witness.last_words()?));
     }
     for gateway in &life.gateways {
         let attached = bpf::attached_to_cgroup(&gateway.cgroup()?)?;
