@@ -25,7 +25,7 @@ impl LossLog {
         if let Some(lost) = self.news(counters, now) {
             tracing::warn!(
                 lost,
-                "the kernel programs lost copies: requests are missing, and the ledger can't say which"
+                "the kernel programs lost copies: requests may be missing that the ledger has not; raise capture.ring_bytes where a ring was full"
             );
         }
     }

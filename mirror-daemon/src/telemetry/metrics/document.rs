@@ -181,7 +181,7 @@ const fn guidance(reason: DropReason) -> (&'static str, &'static str) {
         ),
         DropReason::StreamOverrun => (
             "A large body came faster than the shadow read it.",
-            "Scale the shadow, or raise `stream_window_bytes`.",
+            "Scale the shadow, or raise `stream_window`.",
         ),
         DropReason::Shutdown => (
             "The daemon ended before the request was written.",
