@@ -37,6 +37,9 @@ pub const LIMIT: Duration = Duration::from_secs(180);
 /// How often kubectl is asked while waiting; each time costs some 50 ms of a CPU.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// What the API server says of a pod whose namespace was made a moment ago.
+const NO_ACCOUNT_YET: &str = "serviceaccount \"default\" not found";
+
 /// Writes a line that is shown of tests that pass, too: what is printed is not.
 pub fn say(line: &str) {
     // Nobody reads it then.
@@ -208,12 +211,21 @@ impl Cluster {
         Ok(serde_json::from_str(&self.kubectl(args)?)?)
     }
 
-    /// Applies a manifest server-side.
+    /// Applies a manifest server-side. A pod in a namespace that is new in it is refused until the
+    /// controller manager has made the namespace's service account: that is waited for.
     ///
     /// # Errors
     /// When the API server refuses it.
     pub fn apply(&self, manifest: &str) -> Result<()> {
-        self.apply_with(manifest, &[])
+        wait::until("the service account of a new namespace", LIMIT, || {
+            match self.apply_with(manifest, &[]) {
+                Err(refused) if format!("{refused:#}").contains(NO_ACCOUNT_YET) => {
+                    std::thread::sleep(LOOK_EVERY);
+                    Ok(None)
+                }
+                other => other.map(Some),
+            }
+        })
     }
 
     /// As [`Self::apply`], but nothing is kept: admission and validation only.
