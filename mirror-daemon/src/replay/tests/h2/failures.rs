@@ -231,7 +231,7 @@ async fn slow_answer_costs_its_stream_alone() {
         }
     };
     let mut config = config(h2_shadow(server::Builder::new(), script).await);
-    config.timeout = Duration::from_millis(500);
+    config.timeout = Duration::from_secs(2);
     let mut rig = Rig::new(config);
     rig.send(h2_post(b"x"));
     while rig.ledger.open() > 0 {

@@ -169,7 +169,7 @@ async fn breaker_opens_sheds_both_lanes_and_closes_by_a_probe() {
         }
     };
     let mut config = config(h2_shadow(server::Builder::new(), script).await);
-    config.breaker = BreakerConfig { failures: 3, open_for: Duration::from_millis(300) };
+    config.breaker = BreakerConfig { failures: 3, open_for: Duration::from_millis(1_500) };
     let mut rig = Rig::new(config);
     for _ in 0..3 {
         rig.send_and_settle(h2_get()).await;
@@ -180,7 +180,7 @@ async fn breaker_opens_sheds_both_lanes_and_closes_by_a_probe() {
     rig.send_and_settle(get()).await;
     assert_eq!(rig.ledger.shed.of(DropReason::BreakerOpen).value(), 2);
     is_good.store(true, Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_millis(350)).await;
+    tokio::time::sleep(Duration::from_millis(1_600)).await;
     rig.send_and_settle(h2_get()).await;
     assert_eq!((rig.ledger.replayed.value(), rig.status().breaker), (1, BreakerState::Closed));
 }

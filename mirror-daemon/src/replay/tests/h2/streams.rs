@@ -192,24 +192,24 @@ async fn call_has_no_time_limit_until_it_is_whole_and_then_one_from_byte_to_byte
             answer.send_data(piece, false).unwrap();
         }
         for _ in 0..5 {
-            tokio::time::sleep(Duration::from_millis(150)).await;
+            tokio::time::sleep(Duration::from_millis(600)).await;
             answer.send_data(Bytes::from_static(b"more"), false).unwrap();
         }
         reset_reason(&mut answer).await;
     };
     let mut config = config(h2_shadow(server::Builder::new(), script).await);
-    config.timeout = Duration::from_millis(500);
+    config.timeout = Duration::from_secs(2);
     config.breaker = BreakerConfig { failures: 1, open_for: Duration::from_secs(60) };
     let mut rig = Rig::new(config);
     let (writer, body) = channel();
     rig.send(call(body));
     writer.push(Bytes::from_static(b"a")).unwrap();
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
     assert_eq!(rig.ledger.open(), 1, "still being captured");
     writer.finish(Bytes::new());
     let whole = tokio::time::Instant::now();
     rig.settled().await;
-    assert!(whole.elapsed() > Duration::from_millis(1000), "something came all the time");
+    assert!(whole.elapsed() > Duration::from_secs(4), "something came all the time");
     assert_eq!((rig.ledger.replayed.value(), rig.ledger.answer_timeouts.value()), (1, 1));
     assert_eq!(rig.status().breaker, BreakerState::Closed);
 }
