@@ -8,7 +8,9 @@ mod rings;
 use crate::place::{Place, may_test_kernel, run, within};
 use crate::traffic::{Exchange, Log, Server, pattern, read_all, record};
 use mirror_common::{ANY_POINT, KernelCounter, LossReason, SHED_LEVELS};
-use mirror_daemon::capture::{self, Attachment, Capture, ControlEvent, LiveWriter, PointState, TestKnobs};
+use mirror_daemon::capture::{
+    self, Attachment, Capture, ControlEvent, LiveWriter, PointState, RingReader, TestKnobs,
+};
 use mirror_daemon::config::{CaptureConfig, CapturePoint, FlowLimits, Leg, TcMode};
 use mirror_daemon::flow::SeqNumber;
 use mirror_daemon::http::h2::H2Options;
