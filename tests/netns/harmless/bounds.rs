@@ -1,7 +1,7 @@
 //! What the daemon may cost: memory under pressure, processor time at rest.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mirror_tests::bpf;
 use mirror_tests::client::Connection;
@@ -81,6 +81,8 @@ fn memory_is_bounded_with_two_thousand_half_sent_bodies() {
 
 /// Of one core, at rest.
 const IDLE_SHARE: f64 = 0.005;
+/// How long a quiet time is looked for: other tests run beside this one for minutes.
+const QUIET_TIME_LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
 fn idle_daemon_costs_next_to_nothing() {
@@ -96,8 +98,8 @@ fn idle_daemon_costs_next_to_nothing() {
     let mut idle_connection = stage.connect();
     idle_connection.exchange(&head("GET", "/", "\r\n")).unwrap();
     // Whoever makes files in /tmp wakes it, for its configuration is below: the quietest time counts.
-    let mut quietest = f64::MAX;
-    for _ in 0..5 {
+    let (begun, mut quietest) = (Instant::now(), f64::MAX);
+    while quietest >= IDLE_SHARE && begun.elapsed() < QUIET_TIME_LIMIT {
         let (seconds, before) = (5, busy(&daemon.pids()));
         std::thread::sleep(Duration::from_secs(seconds));
         let after = busy(&daemon.pids());
@@ -106,9 +108,6 @@ fn idle_daemon_costs_next_to_nothing() {
         let share = spent.as_secs_f64() / seconds as f64;
         eprintln!("idle: {:.3} % of a core", share * 100.0);
         quietest = quietest.min(share);
-        if quietest < IDLE_SHARE {
-            break;
-        }
     }
     assert!(quietest < IDLE_SHARE, "{quietest}\n{}", daemon.output());
 }
