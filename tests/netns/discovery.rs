@@ -24,7 +24,7 @@ const NODE: &str = "node-1";
 const NAMESPACE: &str = "infra";
 const HOST: &str = "shadowing.example";
 /// How long anything may take here. Never reached where all goes well.
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(120);
 const BY_CGROUP: &str = "ports = [8080]\nkubernetes = { namespace = \"infra\", selector = \"app=gateway\" }";
 
 /// A node with a kubelet's part of the cgroup tree, an API server that knows its pods, and a daemon on it.

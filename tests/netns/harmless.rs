@@ -59,7 +59,7 @@ fn ask(stage: &Stage, id: u64) {
 /// Waits until a request that is sent now also arrives at the shadow; `first_id` was never used before.
 fn wait_until_mirrored(stage: &Stage, first_id: u64) {
     let mut id = first_id;
-    mirror_tests::wait::until_true("requests are mirrored", Duration::from_secs(20), || {
+    mirror_tests::wait::until_true("requests are mirrored", Duration::from_secs(120), || {
         ask(stage, id);
         id += 1;
         !stage.shadow.log().missing(id).contains(&(id - 1))

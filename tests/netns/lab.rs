@@ -36,7 +36,7 @@ fn nginx_in_a_lab_proxies_to_the_app_over_both_families() {
         assert!(String::from_utf8_lossy(&answer.body).contains(HOST));
     }
     assert!(app.requests().iter().all(|request| request.host().as_deref() == Some(HOST)));
-    mirror_tests::wait::until_true("nginx has logged both", Duration::from_secs(5), || {
+    mirror_tests::wait::until_true("nginx has logged both", Duration::from_secs(30), || {
         nginx.access_log().unwrap().len() == 2
     })
     .unwrap();
@@ -159,7 +159,7 @@ fn process_joins_the_cgroup_it_is_given() {
     let sleeper = Launch::new("sleep").arg("60").in_cgroup(&cgroup).spawn().unwrap();
     let joined =
         || std::fs::read_to_string(path.join("cgroup.procs")).unwrap().contains(&sleeper.pid().to_string());
-    mirror_tests::wait::until_true("it joins", Duration::from_secs(5), joined).unwrap();
+    mirror_tests::wait::until_true("it joins", Duration::from_secs(30), joined).unwrap();
     assert_eq!(bpf::attached_to_cgroup(&path).unwrap(), Vec::<String>::new());
     drop(sleeper);
     drop(cgroup);

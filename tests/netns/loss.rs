@@ -20,8 +20,9 @@ use mirror_tests::weather::{Forecast, Side, Weather};
 use mirror_tests::wire::body_hash;
 
 use crate::in_process::InProcess;
+use crate::stage::STOP_LIMIT;
 
-const ARRIVAL_LIMIT: Duration = Duration::from_secs(20);
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(120);
 /// Between two requests of an endless connection: the machine has other work, too.
 const PAUSE: Duration = Duration::from_millis(3);
 /// The 2 % of the acceptance.
@@ -148,7 +149,7 @@ fn daemon_started_amid_uploads_mirrors_only_true_requests() {
     let arrived = shadow.wait_for_requests(300, ARRIVAL_LIMIT);
     endless.stop();
     let arrived = arrived.unwrap_or_else(|few| panic!("{few:#}\n{}", daemon.page("/ledger").unwrap().1));
-    daemon.stop(Duration::from_secs(10)).unwrap();
+    daemon.stop(STOP_LIMIT).unwrap();
     verified(traffic, &arrived);
 }
 

@@ -16,7 +16,7 @@ use mirror_tests::wait;
 use rustix::process::Signal;
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Method, target, host.
 type Request = (String, String, String);

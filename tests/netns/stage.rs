@@ -28,6 +28,9 @@ pub(crate) const DEAD_PORT: u16 = 8999;
 /// How long the daemon may take to work off what it was given, on a machine that others use too.
 pub(crate) const QUIET_LIMIT: Duration = Duration::from_secs(180);
 
+/// How long a daemon may take to end: longer than it may drain when its configuration says nothing (10 s).
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(60);
+
 /// Held by tests that need a good part of the machine, so that they do not disturb each other.
 pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static LOUD: Mutex<()> = Mutex::new(());

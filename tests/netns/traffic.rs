@@ -222,7 +222,7 @@ impl Log {
 }
 
 /// Runs `work` on a thread of its own while the heart beats and all rings are read, and then reads on until
-/// `is_done` or ten seconds are over.
+/// `is_done` or a minute is over.
 pub(crate) fn record(
     capture: &mut Capture,
     work: impl FnOnce() + Send,
@@ -245,7 +245,7 @@ pub(crate) fn record(
                 match done_rx.recv_timeout(Duration::from_millis(1)) {
                     Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
                         worked = true;
-                        deadline = Instant::now() + Duration::from_secs(10);
+                        deadline = Instant::now() + Duration::from_secs(60);
                     }
                     Err(mpsc::RecvTimeoutError::Timeout) => {}
                 }

@@ -192,7 +192,7 @@ fn run_sends_a_capture_file_to_a_live_shadow() {
         Launch::new(binary().unwrap()).args(["run", "--pcap"]).arg(&file).arg("--config").arg(&config);
     let ledger = launch.run().unwrap();
     let arrived = shadow
-        .wait_for_requests(40, Duration::from_secs(10))
+        .wait_for_requests(40, Duration::from_secs(60))
         .unwrap_or_else(|few| panic!("{few:#}\n{ledger}"));
     let uploads: Vec<_> = arrived.iter().filter(|request| request.method() == "POST").collect();
     assert_eq!((arrived.len(), uploads.len()), (40, 20));

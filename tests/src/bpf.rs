@@ -241,7 +241,7 @@ fn by_kind(net: &Value) -> Vec<(String, &Value)> {
 /// A listing fails when an object that it has just found is gone before it is asked about: other tests come and go.
 /// So it is tried again for a while.
 fn bpftool(netns: &Netns, words: &[&str]) -> Result<Value> {
-    const LIMIT: Duration = Duration::from_secs(10);
+    const LIMIT: Duration = Duration::from_secs(60);
     let mut last_failure = None;
     let ask = || {
         let listed = Launch::new("bpftool").arg("-j").args(words.iter().copied()).in_netns(netns).run();

@@ -304,7 +304,7 @@ mod tests {
         app.behave(Behaviour::Silent);
         let mut connection = open(&app);
         connection.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-        app.wait_for_requests(1, Duration::from_secs(5)).unwrap();
+        app.wait_for_requests(1, Duration::from_secs(30)).unwrap();
         app.close_connections();
         assert!(connection.read_answer().is_err());
     }

@@ -11,7 +11,7 @@ use crate::process::{Launch, Process};
 use crate::wait;
 
 /// How long it may take to listen.
-const START_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running HAProxy that proxies one address to another; stopped on Drop.
 #[derive(Debug)]

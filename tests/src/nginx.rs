@@ -15,7 +15,7 @@ use crate::process::{Launch, Process};
 use crate::wait;
 
 /// How long nginx may take to listen.
-const START_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// What nginx is to do.
 #[derive(Clone, Debug)]
@@ -215,7 +215,7 @@ impl Nginx {
     /// # Errors
     /// When it had to be killed.
     pub fn stop(mut self) -> Result<()> {
-        self.process.stop(Duration::from_secs(5)).map(drop)
+        self.process.stop(Duration::from_secs(30)).map(drop)
     }
 
     fn wait_until_listening(&mut self, netns: &Netns, listen: &[SocketAddr]) -> Result<()> {

@@ -3,7 +3,6 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use mirror_tests::bpf;
 use mirror_tests::cgroup::Cgroup;
@@ -13,6 +12,8 @@ use mirror_tests::netns::Lab;
 use mirror_tests::privilege::root_or_skip;
 use mirror_tests::process::{Launch, Process};
 use mirror_tests::wait;
+
+use super::rig::LIMIT;
 
 const GOOD: &str = "[capture]\ninterfaces = [\"eth0\"]\nports = [8080]\n[[shadow]]\nname = \"v2\"\n\
     url = \"http://10.77.0.4:9000\"\n[[route]]\n[[route.rule]]\nmirror = [{ shadow = \"v2\", percentage = 10 }]\n\
@@ -54,7 +55,7 @@ impl Desk {
             .in_netns(&self.lab.gateway)
             .spawn()
             .unwrap();
-        let ended = process.wait_for_end(Duration::from_secs(60));
+        let ended = process.wait_for_end(LIMIT);
         let said = process.output();
         let code = ended.unwrap_or_else(|_| panic!("it runs:\n{said}")).code();
         assert_eq!(code, Some(2), "{said}");
@@ -139,7 +140,7 @@ fn resident(desk: &Desk, cgroup: &Cgroup) -> Process {
         Launch::new("sleep").arg("300").in_cgroup(cgroup).in_netns(&desk.lab.gateway).spawn().unwrap();
     let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
     let is_there = || namespace(sleeper.pid()) != namespace(std::process::id());
-    wait::until_true("it is in the namespace", Duration::from_secs(20), is_there).unwrap();
+    wait::until_true("it is in the namespace", LIMIT, is_there).unwrap();
     sleeper
 }
 
@@ -193,6 +194,6 @@ fn places_that_do_not_see_the_same_connections_are_taken() {
         let toml = GOOD.replace("interfaces = [\"eth0\"]", &places);
         let (toml, _) = toml.split_once("[admin]").unwrap();
         let mut daemon = Daemon::start(&desk.lab.gateway, toml).unwrap();
-        daemon.stop(Duration::from_secs(20)).unwrap();
+        daemon.stop(LIMIT).unwrap();
     }
 }

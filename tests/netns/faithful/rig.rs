@@ -20,7 +20,7 @@ pub(crate) const PRODUCTION_PORT: u16 = 8000;
 pub(crate) const SHADOW_PORT: u16 = 9000;
 
 /// How long a copy, a page or an end may take. Never reached where all goes well.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// A lab with both apps.
 pub(crate) struct World {

@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
 
 use mirror_tests::client::{Answer, READ_TIMEOUT, Step};
 use mirror_tests::daemon::Daemon;
@@ -12,7 +11,7 @@ use mirror_tests::server::LogMode;
 
 use super::bounds::{MEMORY_BOUND_BYTES, memory_bytes};
 use super::{head, production_answers, wait_until_mirrored};
-use crate::stage::{Books, Stage, Wish, gateway, quiet_books};
+use crate::stage::{Books, STOP_LIMIT, Stage, Wish, gateway, quiet_books};
 
 /// A captured port behind which no HTTP is spoken: whatever comes goes back.
 pub(crate) const ECHO_PORT: u16 = 8081;
@@ -69,7 +68,7 @@ pub(crate) fn assert_still_sound(daemon: &mut Daemon, books: &Books) {
     let bytes = memory_bytes(daemon);
     eprintln!("peak {} KiB; dropped: {:?}", bytes / 1024, books.0["requests"]["dropped_by_reason"]);
     assert!(bytes < MEMORY_BOUND_BYTES, "{bytes}");
-    daemon.stop(Duration::from_secs(20)).unwrap();
+    daemon.stop(STOP_LIMIT).unwrap();
 }
 
 /// All on one connection, written before the first answer is read as far as buffers allow.

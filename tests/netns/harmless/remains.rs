@@ -15,10 +15,10 @@ use mirror_tests::{bpf, wait};
 use rustix::process::Signal;
 
 use super::{ask, wait_until_mirrored};
-use crate::stage::{HOST, Stage, Wish, gateway, wait_for_metric};
+use crate::stage::{HOST, STOP_LIMIT, Stage, Wish, gateway, wait_for_metric};
 
 /// The kernel frees with a delay.
-const FREE_LIMIT: Duration = Duration::from_secs(10);
+const FREE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A second nginx in a cgroup and a namespace of its own, so that both kinds of capture point are in use.
 struct Both {
@@ -71,7 +71,7 @@ fn stopped_daemon_leaves_nothing_attached() {
     let mut daemon = both.daemon("");
     let held = daemon.held_objects().unwrap();
     assert!(!held.programs.is_empty() && !held.maps.is_empty());
-    daemon.stop(Duration::from_secs(20)).unwrap();
+    daemon.stop(STOP_LIMIT).unwrap();
     both.assert_nothing_is_left(&held);
 }
 
@@ -120,7 +120,7 @@ fn filter_of_a_killed_daemon_does_nothing_within_two_seconds_and_goes_at_the_nex
     let freed = || bpf::still_loaded(&held).is_empty();
     wait::until_true("the kernel frees the old programs", FREE_LIMIT, freed).unwrap();
     wait_until_mirrored(&stage, 100);
-    next.stop(Duration::from_secs(20)).unwrap();
+    next.stop(STOP_LIMIT).unwrap();
     assert!(attached().is_empty());
 }
 
@@ -143,8 +143,8 @@ fn filter_and_qdisc_of_a_daemon_killed_just_now_go_whatever_mode_the_next_one_us
         // Its heartbeat is fresh still: the filters are swept while this one runs.
         let mut next = stage.daemon_with(&wish(mode));
         let freed = || bpf::still_loaded(&held).is_empty();
-        wait::until_true("the old programs go", FREE_LIMIT * 3, freed).unwrap();
-        next.stop(Duration::from_secs(20)).unwrap();
+        wait::until_true("the old programs go", FREE_LIMIT, freed).unwrap();
+        next.stop(STOP_LIMIT).unwrap();
         assert!(bpf::attached_in(&stage.lab.gateway).unwrap().is_empty());
         assert!(!qdiscs().contains("clsact"), "{mode}: {}", qdiscs());
     }
@@ -171,7 +171,7 @@ fn drain_ends_at_its_deadline_with_code_0_and_detached() {
     let mut daemon = daemon_with_a_backlog(&stage, "drain_timeout = \"1s\"");
     let begun = Instant::now();
     // Far below what the shadow's time-outs would take.
-    daemon.stop(Duration::from_secs(30)).unwrap();
+    daemon.stop(STOP_LIMIT).unwrap();
     assert!(begun.elapsed() >= Duration::from_secs(1), "it drains while it may");
     assert!(bpf::attached_in(&stage.lab.gateway).unwrap().is_empty());
 }
@@ -188,5 +188,5 @@ fn second_sigterm_ends_a_drain_at_once() {
     let detached = || bpf::attached_in(&stage.lab.gateway).unwrap().is_empty();
     wait::until_true("a draining daemon captures nothing", FREE_LIMIT, detached).unwrap();
     // Far below the deadline.
-    daemon.stop(Duration::from_secs(30)).unwrap();
+    daemon.stop(STOP_LIMIT).unwrap();
 }

@@ -8,7 +8,7 @@ use mirror_tests::privilege::root_or_skip;
 use mirror_tests::server::{Behaviour, LogMode, TestApp};
 
 use super::production_answers;
-use crate::stage::{DEAD_PORT, HOST, Stage, Wish, gateway, one_at_a_time, quiet_books};
+use crate::stage::{DEAD_PORT, HOST, STOP_LIMIT, Stage, Wish, gateway, one_at_a_time, quiet_books};
 
 /// A shadow that is given up soon, so that the books close soon.
 const IMPATIENT: &str = "timeout = \"500ms\"\nconnect_timeout = \"500ms\"";
@@ -25,7 +25,7 @@ fn production_answers_alike_whatever_the_shadow_does() {
     let books = quiet_books(&daemon, absent.len() as u64);
     books.assert_balanced();
     assert_eq!(books.shadow("app", "replayed"), 0);
-    daemon.stop(Duration::from_secs(20)).unwrap();
+    daemon.stop(STOP_LIMIT).unwrap();
     let behaviours = [
         Behaviour::Silent,
         Behaviour::Slow(Duration::from_millis(200)),
@@ -40,7 +40,7 @@ fn production_answers_alike_whatever_the_shadow_does() {
         books.assert_balanced();
         assert!(books.kernel_complete());
         assert_eq!(books.seen(), absent.len() as u64, "{behaviour:?}");
-        daemon.stop(Duration::from_secs(20)).unwrap();
+        daemon.stop(STOP_LIMIT).unwrap();
     }
 }
 

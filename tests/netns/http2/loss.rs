@@ -20,7 +20,7 @@ use crate::stage::one_at_a_time;
 
 /// The 2 % of the acceptance.
 const TWO_PERCENT: Forecast = Forecast { lose_one_in: 50, double_one_in: 0, delay_one_in: 0 };
-const ARRIVAL_LIMIT: Duration = Duration::from_secs(40);
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
 fn what_tcp_repairs_is_mirrored_whole_over_http2() {

@@ -369,6 +369,6 @@ mod tests {
         let log = Log::new(LogMode::File(path.clone())).unwrap();
         log.note(request("/?id=1"));
         let written = || std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n'));
-        crate::wait::until_true("the line is written", Duration::from_secs(5), written).unwrap();
+        crate::wait::until_true("the line is written", Duration::from_secs(30), written).unwrap();
     }
 }
