@@ -10,7 +10,7 @@ use mirror_tests::{bpf, wait};
 use rustix::process::Signal;
 
 use super::{ask, production_answers, wait_until_mirrored};
-use crate::stage::{Books, HOST, Stage, Wish, gateway, one_at_a_time, quiet_books};
+use crate::stage::{Books, HOST, Stage, Wish, books_unless_stalled, gateway, one_at_a_time, quiet_books};
 
 #[test]
 fn production_answers_alike_whether_the_daemon_is_absent_runs_is_stopped_or_killed() {
@@ -44,6 +44,7 @@ fn production_answers_alike_whether_the_daemon_is_absent_runs_is_stopped_or_kill
     let books = quiet_books(&daemon, seen);
     books.assert_balanced();
     assert!(!books.kernel_complete(), "what it slept through is a loss: {}", books.page());
+    assert!(books_unless_stalled(&daemon, u64::MAX).is_err(), "and can be told: {}", books.page());
     daemon.kill();
     assert_eq!(production_answers(&stage), absent, "killed");
 }

@@ -8,7 +8,10 @@ use mirror_tests::server::{LogMode, TestApp};
 
 use super::rig::HOST;
 use crate::complete::{assert_differences_are_explained, requests_or};
-use crate::stage::{APP_PORT, Books, PORT, Stage, Wish, gateway, one_at_a_time, quiet_books};
+use crate::stage::{
+    APP_PORT, Books, PORT, Stage, Stalled, Wish, again_if_stalled, books_unless_stalled, gateway,
+    one_at_a_time, quiet_books,
+};
 
 /// Requests of each test when nobody says otherwise.
 const REQUESTS: u64 = 20_000;
@@ -107,12 +110,18 @@ fn last_lines(log: &str) -> String {
 #[track_caller]
 fn assert_nothing_is_missing(leg: Leg) {
     let _alone = one_at_a_time();
+    again_if_stalled(&format!("{leg:?}"), || play_fixed_rate(leg));
+}
+
+#[track_caller]
+fn play_fixed_rate(leg: Leg) -> Result<(), Stalled> {
     let loaded = Loaded::new(leg, "");
     let report = loaded.load(Some(FIXED_RATE));
-    let books = quiet_books(&loaded.daemon, loaded.requests);
+    let books = books_unless_stalled(&loaded.daemon, loaded.requests)?;
     loaded.print(&format!("{leg:?} at {FIXED_RATE} a second"), &report, &books);
     assert!(books.kernel_complete(), "{}", books.page());
     assert_all_arrived(&loaded, &books);
+    Ok(())
 }
 
 #[track_caller]
