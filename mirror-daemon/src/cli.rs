@@ -50,7 +50,7 @@ Examples:
 
 While it runs:
     curl http://127.0.0.1:9900/ledger     where every request went (the address is admin.listen)
-    kill -TERM PID                        finish what was taken in, then end; twice: end at once
+    kill -TERM PID                        finish what was taken in, then end; again, a second later: end at once
 
 Exit codes:
   0  it ended because it was told to, or the capture file was read to its end
