@@ -355,7 +355,7 @@ fn start_capture(
     engine
         .start("control".to_owned(), waker, shutdown.clone(), move || Ok(control.run(&control_shutdown)?))?;
     for point in attacher.points() {
-        tracing::info!(point = %point.point, state = ?point.state, "capturing");
+        tracing::info!(point = %point.point, state = %point.state, "capturing");
     }
     Ok((engine, Some(Attached { attacher, counters, losses: LossLog::default() })))
 }
