@@ -243,7 +243,7 @@ pub struct ExplainArgs {
     /// Method of the request
     #[arg(long, default_value = "GET", value_parser = token)]
     pub method: String,
-    /// URL of the request, with scheme and host
+    /// URL of the request, with scheme and host; or a path, with -H 'Host: ...'
     #[arg(long, value_name = "URL")]
     pub url: String,
     /// A header field of the request; may be given several times
