@@ -20,6 +20,7 @@ mod tap;
 use crate::capture::AttacherLink;
 use crate::cli::{Command, DoctorArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, RunArgs, TapArgs};
 use crate::doctor::{self, Facts, Report};
+use crate::kube::Finding;
 use crate::supervisor::{self, Restart};
 use crate::telemetry::logging::in_words;
 use anyhow::{Context, anyhow};
@@ -113,6 +114,13 @@ fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", text.trim_end()).context("standard output can't be written").map_err(Failure::Running)
+}
+
+/// Findings, one a line, on standard error.
+fn show(findings: &[Finding]) {
+    for finding in findings {
+        eprintln!("{finding}");
+    }
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {

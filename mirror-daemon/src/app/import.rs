@@ -1,7 +1,7 @@
 //! `import`: manifests as the equal TOML.
 
-use super::source::{self, Source};
-use super::{Failure, print};
+use super::source::{FromManifests, Source};
+use super::{Failure, print, show};
 use crate::cli::ImportArgs;
 use crate::config::Config;
 use anyhow::anyhow;
@@ -10,10 +10,9 @@ use anyhow::anyhow;
 pub(super) fn run(args: &ImportArgs) -> Result<(), Failure> {
     let base = Source { file: args.config.clone(), manifests: None };
     let config = base.load().map_err(Failure::Usage)?;
-    let (resolved, findings) = source::from_manifests(&args.directory, &config).map_err(Failure::Usage)?;
-    for finding in &findings {
-        eprintln!("{finding}");
-    }
+    let FromManifests { resolved, findings, .. } =
+        FromManifests::read(&args.directory, &config).map_err(Failure::Usage)?;
+    show(&findings);
     if resolved.mirror_count() == 0 {
         return Err(Failure::usage(anyhow!(
             "the manifests in {} make no mirror{}",

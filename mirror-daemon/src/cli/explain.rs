@@ -17,9 +17,12 @@ Examples:
     mirror-daemon explain --config mirror.toml --http2 --method POST \\
         --url http://shop.example/shop.Cart/Add -H 'Content-Type: application/grpc' -H 'TE: trailers'
 
+  What would become of it by the rules of Kubernetes manifests?
+    mirror-daemon explain --manifests manifests/ --url http://shop.example/cart
+
 Nothing is sent. Exit codes:
   0  it was explained, whether or not a rule matches
-  2  the command line or the configuration is wrong
+  2  the command line, the configuration or a manifest is wrong
 ";
 
 /// `explain`
@@ -27,8 +30,11 @@ Nothing is sent. Exit codes:
 #[command(after_help = EXPLAIN_HELP)]
 pub struct ExplainArgs {
     /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "manifests")]
+    pub config: Option<PathBuf>,
+    /// Add the rules of the Kubernetes manifests (*.yaml, *.yml, *.json) below this directory, as `run` does
+    #[arg(long, value_name = "DIR")]
+    pub manifests: Option<PathBuf>,
     /// Method of the request
     #[arg(long, default_value = "GET", value_parser = token)]
     pub method: String,

@@ -169,11 +169,14 @@ fn summary_counts_and_names_what_there_is() {
 #[test]
 fn configuration_that_mirrors_nothing_is_warned_of() {
     let config = Config::from_toml("[capture]\ninterfaces = ['eth0']\nports = [80]", "m").expect("right");
-    let expected = "nothing is mirrored: no shadow, no route in this file";
+    let expected = "nothing is mirrored: no shadow, no route in what was checked";
     assert_eq!(warnings(&config), [expected]);
     assert!(summary(&config).ends_with(&format!("\nwarning: {expected}")));
     let empty = Config::from_toml("", "m").expect("right");
-    assert_eq!(warnings(&empty), ["nothing is mirrored: no capture point, no shadow, no route in this file"]);
+    assert_eq!(
+        warnings(&empty),
+        ["nothing is mirrored: no capture point, no shadow, no route in what was checked"]
+    );
 }
 
 #[test]
