@@ -93,7 +93,8 @@ Examples:
 Exit codes:
   0  there are rules; what could not be used is on standard error
   1  it failed while running
-  2  the manifests make no mirror, or can't be read, or the command line or the configuration is wrong
+  2  the manifests make no mirror, or can't be read, or the command line or the configuration is wrong. Where single files
+     are no manifests, the rules of the others are printed all the same
 ";
 
 const TAP_HELP: &str = "\
