@@ -28,7 +28,7 @@ mod shed;
 mod sock_diag;
 mod verdict;
 
-pub use attach::{Attachment, PointNumbers, PointState, PointStatus};
+pub use attach::{Attachment, Expected, PointNumbers, PointState, PointStatus};
 pub use control::{ControlEvent, ControlReader};
 pub use counters::CounterReader;
 pub use error::CaptureError;

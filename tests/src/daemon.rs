@@ -344,7 +344,7 @@ fn build() -> Result<PathBuf> {
     }
     // No --package: the features would be others than those of the test command, and all be built anew.
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    launch = launch.args(["--manifest-path", manifest, "--message-format", "json"]);
+    launch = launch.args(["--manifest-path", manifest, "--message-format", "json"]).without_package_env();
     for line in launch.run()?.lines() {
         let message: Value = serde_json::from_str(line).unwrap_or_default();
         if message["target"]["name"] == "mirror-daemon"

@@ -1,6 +1,6 @@
 //! Processes that cannot outlive the test: killed on Drop, and by the kernel when the test dies first.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,12 @@ pub struct Launch {
     output: Option<PathBuf>,
     polite: bool,
     envs: Vec<(OsString, OsString)>,
+    unset: Vec<OsString>,
+}
+
+fn is_package_env(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"CARGO_PKG_") || name.starts_with(b"CARGO_MANIFEST_")
 }
 
 impl Launch {
@@ -48,6 +54,7 @@ impl Launch {
             output: None,
             polite: false,
             envs: Vec::new(),
+            unset: Vec::new(),
         }
     }
 
@@ -69,6 +76,15 @@ impl Launch {
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.envs.push((name.into(), value.into()));
+        self
+    }
+
+    /// Takes away the environment variables that cargo sets for a program of a package. A build with them is another
+    /// build: build scripts of dependencies (ring's) ask for them, and run anew when they are others than last time.
+    #[must_use]
+    pub fn without_package_env(mut self) -> Self {
+        let names = std::env::vars_os().map(|(name, _)| name);
+        self.unset.extend(names.filter(|name| is_package_env(name)));
         self
     }
 
@@ -172,6 +188,9 @@ impl Launch {
         let mut words = words.into_iter();
         let mut command = Command::new(words.next().context("no program")?);
         command.args(words).envs(self.envs);
+        for name in self.unset {
+            command.env_remove(name);
+        }
         if let Some(path) = self.output {
             let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
             command.stdout(file.try_clone()?).stderr(file);

@@ -322,7 +322,7 @@ fn start_capture(
         tracing::warn!("no capture point is configured: nothing will be mirrored");
         return Ok((engine, None));
     };
-    let Capture { attacher, readers, control, counters, mut live, verdicts } =
+    let Capture { mut attacher, readers, control, counters, mut live, verdicts } =
         prepared.attach(&config.capture).map_err(Failure::usage)?;
     start::refuse_missing_points(&attacher)?;
     let generation = current.load_full();
@@ -354,6 +354,7 @@ fn start_capture(
     let control_shutdown = shutdown.clone();
     engine
         .start("control".to_owned(), waker, shutdown.clone(), move || Ok(control.run(&control_shutdown)?))?;
+    start::get_ready_for_pods(&mut attacher, config);
     for point in attacher.points() {
         tracing::info!(point = %point.point, state = %point.state, "capturing");
     }

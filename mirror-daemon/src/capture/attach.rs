@@ -88,6 +88,15 @@ pub struct PointStatus {
     pub lifecycle_error: Option<String>,
 }
 
+/// How capture points that come later will be attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// Some of them on cgroups.
+    pub cgroups: bool,
+    /// Some of them on interfaces.
+    pub interfaces: bool,
+}
+
 /// Owns the kernel programs, their links and the maps that say what to capture. Dropping it detaches all.
 pub(super) struct Attacher {
     ebpf: Ebpf,
@@ -254,6 +263,21 @@ impl Attacher {
         if are_new {
             self.adopt();
         }
+    }
+
+    /// Loads what points that come later are attached with: verifying takes hundreds of milliseconds, in which the
+    /// first of them would capture nothing. Attaches nothing.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program; attaching tries again.
+    pub(super) fn get_ready(&mut self, expected: Expected) -> Result<(), CaptureError> {
+        if expected.cgroups {
+            cgroup::load(&mut self.ebpf)?;
+        }
+        if expected.interfaces {
+            interface::Programs { ebpf: &mut self.ebpf, bodies: &mut self.bodies }.load_bodies()?;
+        }
+        Ok(())
     }
 
     /// Every wanted capture point and whether it is attached.

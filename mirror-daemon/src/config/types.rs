@@ -44,6 +44,12 @@ impl Config {
         !self.pods.selections.is_empty() || !self.kubernetes.gateways.is_empty()
     }
 
+    /// How pods are to be attached, each way at least once.
+    pub fn pod_attachments(&self) -> impl Iterator<Item = &PodAttach> {
+        let of_gateways = (!self.kubernetes.gateways.is_empty()).then_some(&self.pods.gateway_attach);
+        self.pods.selections.iter().map(|selection| &selection.attach).chain(of_gateways)
+    }
+
     /// A configuration that captures `ports` and mirrors nothing: for reading capture files.
     #[must_use]
     pub fn without_rules(leg: Leg, ports: &[u16]) -> Self {

@@ -1,6 +1,7 @@
 //! The ways to attach, the gateways that pods carry, and pods without traffic.
 
 use mirror_tests::apiserver::ready;
+use mirror_tests::daemon::attach_times_ms;
 use mirror_tests::netns::{Netns, Role};
 use mirror_tests::privilege::root_or_skip;
 use mirror_tests::process::Launch;
@@ -48,6 +49,28 @@ fn interface_of_a_pod_is_found_by_its_address() {
     node.mirrors(&daemon, "/by-address");
     assert!(!bpf::attached_in(&node.world.lab.gateway).unwrap().is_empty());
     assert!(bpf::attached_in(&node.world.lab.node).unwrap().is_empty());
+}
+
+#[test]
+fn programs_for_pods_are_verified_before_there_is_one() {
+    if !root_or_skip("programs_for_pods_are_verified_before_there_is_one") {
+        return;
+    }
+    // On an interface come small entry points, one for each direction, of its own.
+    for (capture, of_its_own) in [(BY_CGROUP, 0), (BY_INTERFACE, 2)] {
+        let node = Node::new();
+        let daemon = node.daemon(capture);
+        let before = daemon.held_objects().unwrap();
+        assert!(!before.programs.is_empty() && before.links.is_empty(), "{before:?}");
+        let cgroup = node.cgroup(1);
+        let _gateway = node.gateway(&cgroup, GATEWAY_PORT);
+        node.api.apply("pods", node.pod(1));
+        wait_for_pods(&daemon, "attached", 1);
+        let after = daemon.held_objects().unwrap();
+        assert!(after.programs.is_superset(&before.programs));
+        assert_eq!(after.programs.len(), before.programs.len() + of_its_own);
+        println!("the first pod was attached after {:?} ms: {capture:?}", attach_times_ms(&daemon.output()));
+    }
 }
 
 #[test]

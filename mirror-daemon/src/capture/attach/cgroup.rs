@@ -14,6 +14,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+const INGRESS: &str = "mirror_cgi";
+const EGRESS: &str = "mirror_cge";
 /// On cgroups that are capture points.
 const POINT_WATCH: &str = "mirror_ops";
 /// On the gateway's cgroups where the capture points are interfaces.
@@ -64,8 +66,8 @@ impl CgroupLinks {
 /// before [`CgroupLinks::resume`].
 pub(super) fn attach(ebpf: &mut Ebpf, path: &Path) -> Result<CgroupLinks, CaptureError> {
     let (directory, inode) = open(path)?;
-    let ingress = attach_skb(ebpf, "mirror_cgi", &directory, CgroupSkbAttachType::Ingress)?;
-    let egress = attach_skb(ebpf, "mirror_cge", &directory, CgroupSkbAttachType::Egress)?;
+    let ingress = attach_skb(ebpf, INGRESS, &directory, CgroupSkbAttachType::Ingress)?;
+    let egress = attach_skb(ebpf, EGRESS, &directory, CgroupSkbAttachType::Egress)?;
     let lifecycle = attach_sock_ops(ebpf, POINT_WATCH, &directory);
     Ok(CgroupLinks { path: path.to_owned(), inode, _skb: [ingress, egress], lifecycle })
 }
@@ -82,12 +84,37 @@ fn open(path: &Path) -> Result<(File, u64), CaptureError> {
     Ok((directory, inode))
 }
 
-fn attach_sock_ops(ebpf: &mut Ebpf, name: &str, directory: &File) -> Result<SockOpsLink, CaptureError> {
+/// Loads what [`attach`] attaches.
+///
+/// # Errors
+/// When the kernel refuses a program.
+pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), CaptureError> {
+    skb(ebpf, INGRESS)?;
+    skb(ebpf, EGRESS)?;
+    sock_ops(ebpf, POINT_WATCH).map(drop)
+}
+
+/// The program `name`, loaded.
+fn skb<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSkb, CaptureError> {
+    let program: &mut CgroupSkb = find(ebpf, name)?;
+    if program.fd().is_err() {
+        load_patiently(|| program.load()).map_err(|error| CaptureError::program(name, error))?;
+    }
+    Ok(program)
+}
+
+/// The program `name`, loaded.
+fn sock_ops<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SockOps, CaptureError> {
     let program: &mut SockOps = find(ebpf, name)?;
+    if program.fd().is_err() {
+        load_patiently(|| program.load()).map_err(|error| CaptureError::program(name, error))?;
+    }
+    Ok(program)
+}
+
+fn attach_sock_ops(ebpf: &mut Ebpf, name: &str, directory: &File) -> Result<SockOpsLink, CaptureError> {
+    let program = sock_ops(ebpf, name)?;
     let attached = (|| {
-        if program.fd().is_err() {
-            load_patiently(|| program.load())?;
-        }
         // Through a bpf_link every mode allows several programs; `AllowMultiple` is refused with EINVAL.
         let link = program.attach(directory, CgroupAttachMode::Single)?;
         program.take_link(link)
@@ -101,11 +128,8 @@ fn attach_skb(
     directory: &File,
     side: CgroupSkbAttachType,
 ) -> Result<CgroupSkbLink, CaptureError> {
-    let program: &mut CgroupSkb = find(ebpf, name)?;
+    let program = skb(ebpf, name)?;
     let attached = (|| {
-        if program.fd().is_err() {
-            load_patiently(|| program.load())?;
-        }
         let link = program.attach(directory, side, CgroupAttachMode::Single)?;
         program.take_link(link)
     })();

@@ -29,7 +29,10 @@ impl<'a> Change<'a> {
 
 /// Logs what became of a point that was not in place, after it was tried again.
 pub(super) fn log(point: &CapturePoint, was_attached: bool, state: &PointState) {
+    let is_of_pod = matches!(point, CapturePoint::Pod { .. });
     match Change::of(was_attached, state) {
+        // It ends a moment before its cgroup does, and with that it is no longer wanted.
+        Change::Lost(why) if is_of_pod => tracing::info!(%point, why, "the pod's interface is gone"),
         Change::Lost(why) => {
             tracing::warn!(%point, why, "capture point lost: nothing is mirrored there until it is back");
         }

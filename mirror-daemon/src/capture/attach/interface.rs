@@ -286,8 +286,22 @@ pub(super) fn unload(ebpf: &mut Ebpf, entry: u32) {
 }
 
 impl Programs<'_> {
+    /// Loads what all entry points share.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program.
+    pub(super) fn load_bodies(&mut self) -> Result<(), CaptureError> {
+        [Side::Ingress, Side::Egress].into_iter().try_for_each(|side| self.load_body(side))
+    }
+
     /// Loads the entry point `entry` of this side, and before the first of them the body.
     fn load(&mut self, side: Side, entry: u32) -> Result<(), CaptureError> {
+        self.load_body(side)?;
+        let name = side.entry(entry);
+        load_once(find(self.ebpf, &name)?).map(drop).map_err(|error| CaptureError::program(&name, error))
+    }
+
+    fn load_body(&mut self, side: Side) -> Result<(), CaptureError> {
         let body: &mut SchedClassifier = find(self.ebpf, side.body())?;
         if load_once(body).map_err(|error| CaptureError::program(side.body(), error))? {
             let set = body
@@ -300,8 +314,7 @@ impl Programs<'_> {
             }
             set?;
         }
-        let name = side.entry(entry);
-        load_once(find(self.ebpf, &name)?).map(drop).map_err(|error| CaptureError::program(&name, error))
+        Ok(())
     }
 }
 

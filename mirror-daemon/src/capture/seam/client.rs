@@ -1,6 +1,6 @@
 //! The parser's end of the calls.
 
-use super::super::attach::{PointNumbers, PointStatus};
+use super::super::attach::{Expected, PointNumbers, PointStatus};
 use super::super::control::ControlReader;
 use super::super::counters::CounterReader;
 use super::super::error::CaptureError;
@@ -210,6 +210,15 @@ impl AttacherClient {
     /// seconds.
     pub fn check(&mut self) {
         log_failure(self.order(&Call::Check));
+    }
+
+    /// Loads what capture points that come later are attached with, so that the first of them does not wait for the
+    /// kernel's verifier.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program; a point that needs it will not be attached either.
+    pub fn get_ready(&mut self, expected: Expected) -> Result<(), CaptureError> {
+        self.order(&Call::GetReady(expected))
     }
 
     /// Every wanted capture point and whether it is attached, as of the latest call.

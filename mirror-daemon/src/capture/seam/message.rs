@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::super::attach::PointStatus;
+use super::super::attach::{Expected, PointStatus};
 
 /// The largest [`Call`] or [`Reply`]: thousands of capture points.
 pub(super) const MAX_CALL_BYTES: usize = 1024 * 1024;
@@ -53,6 +53,8 @@ pub(super) enum Call {
     },
     /// As `Attacher::check`.
     Check,
+    /// As `Attacher::get_ready`.
+    GetReady(Expected),
     /// Detaches everything. The last of all.
     Close,
 }
@@ -78,7 +80,7 @@ pub(super) enum Reply {
         /// As `Trial::failures`.
         failures: Vec<(CapturePoint, String)>,
     },
-    /// To `Commit`, `Abandon`, `Check` and `Close`.
+    /// To `Commit`, `Abandon`, `Check`, `GetReady` and `Close`.
     Done {
         /// All of them, where one is not as it was last told.
         points: Option<Vec<PointStatus>>,

@@ -170,6 +170,10 @@ impl Opened {
                 self.attacher.check();
                 Ok(self.done(None))
             }
+            Call::GetReady(expected) => {
+                let loaded = self.attacher.get_ready(expected);
+                Ok(self.done(loaded.err().map(|error| words_of(&error))))
+            }
             Call::Hello | Call::Open { .. } | Call::Close => Err(Violation::OutOfTurn),
         }
     }

@@ -4,6 +4,7 @@ use super::message::{Call, Note, Reply, Verdict, Want, decode};
 use super::server::{Terms, attend};
 use super::socket::{CallSocket, send_packet};
 use super::*;
+use crate::capture::Expected;
 use crate::config::CaptureConfig;
 use mirror_common::FlowKey;
 use proptest::prelude::*;
@@ -68,6 +69,10 @@ fn try_out() -> Call {
     Call::TryOut((&CaptureConfig::default()).into())
 }
 
+fn get_ready() -> Call {
+    Call::GetReady(Expected { cgroups: true, interfaces: true })
+}
+
 #[test]
 fn bytes_that_are_no_message_end_the_session() {
     for garbage in [
@@ -96,8 +101,15 @@ fn half_a_message_ends_the_session_with_the_parser() {
 
 #[test]
 fn calls_out_of_turn_end_the_session() {
-    let calls =
-        [open(), try_out(), Call::Commit { trial: 1 }, Call::Abandon { trial: 0 }, Call::Check, Call::Close];
+    let calls = [
+        open(),
+        try_out(),
+        Call::Commit { trial: 1 },
+        Call::Abandon { trial: 0 },
+        Call::Check,
+        get_ready(),
+        Call::Close,
+    ];
     for call in &calls {
         let session = Session::new();
         assert!(session.call(call).is_none(), "before a greeting: {call:?}");
@@ -132,6 +144,17 @@ fn calls_out_of_turn_end_an_open_session_too() {
     assert!(matches!(session.call(&Call::Commit { trial }), Some((Reply::Done { .. }, _))));
     assert!(session.call(&Call::Commit { trial }).is_none(), "twice");
     session.assert_given_up();
+}
+
+#[test]
+fn programs_for_later_points_are_loaded_again_and_again_and_attached_nowhere() {
+    let Some((session, _lines)) = opened() else { return };
+    for _ in 0..2 {
+        let Some((Reply::Done { points, fault }, _)) = session.call(&get_ready()) else {
+            panic!("no answer")
+        };
+        assert_eq!((points, fault), (None, None));
+    }
 }
 
 #[test]
