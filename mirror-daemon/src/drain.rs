@@ -387,6 +387,7 @@ mod tests {
         kill_process(getpid(), Sent::TERM).unwrap();
         timeout(SOON, shutdown.drained()).await.unwrap();
         assert_eq!(shutdown.phase(), Phase::Draining);
+        let patience = 6 * SOON;
         let insist = async {
             loop {
                 kill_process(getpid(), Sent::INT).unwrap();
@@ -395,7 +396,7 @@ mod tests {
         };
         tokio::select! {
             () = insist => {}
-            stopped = timeout(6 * SOON, shutdown.stopped()) => stopped.unwrap(),
+            stopped = timeout(patience, shutdown.stopped()) => stopped.unwrap(),
         }
         assert!(told.elapsed() >= ONE_WISH, "signals at once with the first one do not stop it");
         timeout(SOON, obeying).await.unwrap().unwrap();
