@@ -1,5 +1,6 @@
 //! Puts the stages together and does what the command line says. The only module that knows every stage.
 
+mod check;
 mod cluster;
 mod control;
 mod import;
@@ -17,18 +18,14 @@ mod stats;
 mod tap;
 
 use crate::capture::AttacherLink;
-use crate::cli::{
-    CheckArgs, Command, DoctorArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ExplainArgs, RunArgs, TapArgs,
-};
-use crate::config::Config;
+use crate::cli::{Command, DoctorArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, RunArgs, TapArgs};
 use crate::doctor::{self, Facts, Report};
-use crate::explain::{self, Question};
+use crate::kube::Finding;
 use crate::supervisor::{self, Restart};
 use crate::telemetry::logging::in_words;
 use anyhow::{Context, anyhow};
 use source::Source;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 /// How a command failed, and so with which code it exits.
@@ -55,8 +52,8 @@ impl Failure {
 pub fn main(command: Command) -> ExitCode {
     let done = match command {
         Command::Run(args) => run(&args),
-        Command::Check(args) => check(&args).map(|()| EXIT_OK),
-        Command::Explain(args) => explain(&args).map(|()| EXIT_OK),
+        Command::Check(args) => check::check(&args).map(|()| EXIT_OK),
+        Command::Explain(args) => check::explain(&args).map(|()| EXIT_OK),
         Command::Import(args) => import::run(&args).map(|()| EXIT_OK),
         Command::Tap(args) => tap(&args),
         Command::Doctor(args) => doctor(&args).map(|()| EXIT_OK),
@@ -100,47 +97,6 @@ fn split(restart: Restart, parse: impl FnOnce(AttacherLink) -> Result<(), Failur
     }
 }
 
-fn check(args: &CheckArgs) -> Result<(), Failure> {
-    let text = source::read(&args.config).map_err(Failure::Usage)?;
-    let checked = Config::from_toml(&text, &args.config.display().to_string());
-    match (checked, args.json) {
-        (Ok(config), false) => print(&explain::summary(&config)),
-        (Ok(config), true) => {
-            let (summary, warnings) = (explain::summary(&config), explain::warnings(&config));
-            print_json(&serde_json::json!({ "ok": true, "warnings": warnings, "summary": summary }))
-        }
-        (Err(faults), false) => Err(Failure::usage(faults)),
-        (Err(faults), true) => {
-            print_json(&serde_json::json!({ "ok": false, "faults": faults.faults }))?;
-            let count = faults.faults.len();
-            Err(Failure::usage(anyhow!("{}: {count} faults", args.config.display())))
-        }
-    }
-}
-
-fn explain(args: &ExplainArgs) -> Result<(), Failure> {
-    let config = load(&args.config)?;
-    let headers: Vec<_> =
-        args.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
-    let question = Question {
-        method: &args.method,
-        url: &args.url,
-        headers: &headers,
-        client_ip: args.client_ip,
-        is_http2: args.http2,
-    };
-    let explanation = explain::explain(&config, &question).map_err(Failure::usage)?;
-    match args.json {
-        true => print_json(&explanation),
-        false => print(&explanation.to_string()),
-    }
-}
-
-/// Reads and checks a configuration file.
-fn load(path: &Path) -> Result<Config, Failure> {
-    Source { file: Some(path.to_owned()), manifests: None }.load().map_err(Failure::Usage)
-}
-
 fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
     let place =
         doctor::Place { node: pods::node(args.node_name.as_deref()), kubeconfig: args.kubeconfig.clone() };
@@ -158,6 +114,13 @@ fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", text.trim_end()).context("standard output can't be written").map_err(Failure::Running)
+}
+
+/// Findings, one a line, on standard error.
+fn show(findings: &[Finding]) {
+    for finding in findings {
+        eprintln!("{finding}");
+    }
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {

@@ -2,10 +2,15 @@
 //!
 //! Exit codes: [`EXIT_OK`], [`EXIT_FAILURE`], [`EXIT_USAGE`].
 
+mod check;
+mod explain;
+
+pub use check::CheckArgs;
+pub use explain::{ExplainArgs, HeaderArg};
+
 use crate::config::Leg;
 use crate::telemetry::logging::LogFormat;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// It did what was asked.
@@ -50,25 +55,12 @@ Examples:
 
 While it runs:
     curl http://127.0.0.1:9900/ledger     where every request went (the address is admin.listen)
-    kill -TERM PID                        finish what was taken in, then end; twice: end at once
+    kill -TERM PID                        finish what was taken in, then end; again, a second later: end at once
 
 Exit codes:
   0  it ended because it was told to, or the capture file was read to its end
   1  it failed while running
   2  the command line or the configuration is wrong, or this machine can't do it; nothing was attached
-";
-
-const CHECK_HELP: &str = "\
-Examples:
-  Before a deployment; every fault is named at once, with its key and line:
-    mirror-daemon check --config mirror.toml
-
-  In a pipeline:
-    mirror-daemon check --config mirror.toml --json
-
-Exit codes:
-  0  the configuration is right
-  2  it has faults, or can't be read
 ";
 
 const DOCTOR_HELP: &str = "\
@@ -90,24 +82,6 @@ Exit codes:
   2  something stands in the way; it is marked BAD
 ";
 
-const EXPLAIN_HELP: &str = "\
-Examples:
-  Which rule takes this request, and what would each shadow get as host?
-    mirror-daemon explain --config mirror.toml --method GET --url http://shop.example/cart
-
-  With headers, and a client address for sampling by client_ip:
-    mirror-daemon explain --config mirror.toml --method POST --url http://shop.example/cart \\
-        -H 'Cookie: session=abc' -H 'X-Canary: yes' --client-ip 203.0.113.9
-
-  A gRPC call, as the shadow would get it in the version of HTTP that it is spoken to in:
-    mirror-daemon explain --config mirror.toml --http2 --method POST \\
-        --url http://shop.example/shop.Cart/Add -H 'Content-Type: application/grpc' -H 'TE: trailers'
-
-Nothing is sent. Exit codes:
-  0  it was explained, whether or not a rule matches
-  2  the command line or the configuration is wrong
-";
-
 const IMPORT_HELP: &str = "\
 Examples:
   HTTPRoutes with RequestMirror, and K8sGateway's RouteOptions, as TOML; findings go to standard error:
@@ -119,7 +93,8 @@ Examples:
 Exit codes:
   0  there are rules; what could not be used is on standard error
   1  it failed while running
-  2  the manifests make no mirror, or can't be read, or the command line or the configuration is wrong
+  2  the manifests make no mirror, or can't be read, or the command line or the configuration is wrong. Where single files
+     are no manifests, the rules of the others are printed all the same
 ";
 
 const TAP_HELP: &str = "\
@@ -206,18 +181,6 @@ pub struct RunArgs {
     pub ports: Vec<u16>,
 }
 
-/// `check`
-#[derive(Clone, Debug, Args)]
-#[command(after_help = CHECK_HELP)]
-pub struct CheckArgs {
-    /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Write the faults as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// `doctor`
 #[derive(Clone, Debug, Args)]
 #[command(after_help = DOCTOR_HELP)]
@@ -231,42 +194,6 @@ pub struct DoctorArgs {
     /// Write the findings as JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// `explain`
-#[derive(Clone, Debug, Args)]
-#[command(after_help = EXPLAIN_HELP)]
-pub struct ExplainArgs {
-    /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Method of the request
-    #[arg(long, default_value = "GET", value_parser = token)]
-    pub method: String,
-    /// URL of the request, with scheme and host
-    #[arg(long, value_name = "URL")]
-    pub url: String,
-    /// A header field of the request; may be given several times
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header_field)]
-    pub headers: Vec<HeaderArg>,
-    /// The request comes in HTTP/2, not in HTTP/1.1
-    #[arg(long)]
-    pub http2: bool,
-    /// Address of the client, for sampling by client_ip
-    #[arg(long, value_name = "IP")]
-    pub client_ip: Option<IpAddr>,
-    /// Write the answer as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// One header field of `explain`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeaderArg {
-    /// A token (RFC 9110, 5.1), case kept.
-    pub name: String,
-    /// Without surrounding white space; no CR, LF or NUL.
-    pub value: String,
 }
 
 /// `import`
@@ -341,23 +268,6 @@ impl From<LegArg> for Leg {
 
 fn port() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..)
-}
-
-fn token(text: &str) -> Result<String, String> {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if !text.is_empty() && text.bytes().all(is_token) {
-        return Ok(text.to_owned());
-    }
-    Err("letters, digits and !#$%&'*+-.^_`|~ only (RFC 9110, 5.6.2)".to_owned())
-}
-
-fn header_field(text: &str) -> Result<HeaderArg, String> {
-    let (name, value) = text.split_once(':').ok_or("write it as 'Name: value'")?;
-    let name = token(name).map_err(|error| format!("header name {name:?}: {error}"))?;
-    if value.contains(['\r', '\n', '\0']) {
-        return Err("a header value can't have a line end or NUL in it".to_owned());
-    }
-    Ok(HeaderArg { name, value: value.trim_matches([' ', '\t']).to_owned() })
 }
 
 /// A path, or a name as in `ip netns`, as in a configuration.
@@ -463,13 +373,5 @@ mod tests {
         }
         let error = parse("mirror-daemon tap --ports 80").unwrap_err().to_string();
         assert!(["--interface", "--cgroup", "--pcap"].iter().all(|option| error.contains(option)), "{error}");
-    }
-
-    #[test]
-    fn header_fields_are_split_at_the_first_colon() {
-        let field = header_field("X-Url: http://a:1/ ").unwrap();
-        assert_eq!((field.name.as_str(), field.value.as_str()), ("X-Url", "http://a:1/"));
-        assert_eq!(header_field("Empty:").unwrap().value, "");
-        assert!(header_field("a b: c").is_err() && header_field("a: b\r\nc: d").is_err());
     }
 }

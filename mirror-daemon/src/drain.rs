@@ -1,11 +1,12 @@
 //! How the daemon ends, and what signals do.
 //!
 //! ```text
-//! Running ──SIGTERM/SIGINT──▶ Draining ──deadline, second signal, or all done──▶ Stopping
+//! Running ──SIGTERM/SIGINT──▶ Draining ──deadline, another such signal, or all done──▶ Stopping
 //! ```
 //!
 //! Draining: nothing new is captured; what was taken in is sent, until the deadline. Stopping: what is left is
-//! counted as `shutdown`, and everything ends at once. SIGHUP asks for the configuration to be read again.
+//! counted as `shutdown`, and everything ends at once. A signal that follows the first within a second says nothing
+//! new. SIGHUP asks for the configuration to be read again.
 
 use crate::reload::ReloadCause;
 use crate::supervisor::Order;
@@ -17,6 +18,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+
+/// Signals to end that follow the first within this time are the same wish: `timeout` and service managers signal a
+/// process, and at once its group with the process in it.
+const ONE_WISH: Duration = Duration::from_secs(1);
 
 /// How far the end has come. Only goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -214,22 +219,23 @@ impl Signals {
     }
 
     /// Obeys the signals until `shutdown` stops: the first SIGTERM or SIGINT begins a drain of `drain_timeout()`,
-    /// whose deadline stops it; the second stops it at once. SIGHUP goes to `reload_tx`; one is enough when
-    /// several wait.
+    /// whose deadline stops it; another one stops it at once, unless it follows the first within a second.
+    /// SIGHUP goes to `reload_tx`; one is enough when several wait.
     pub async fn obey(
         mut self,
         shutdown: Shutdown,
         drain_timeout: impl Fn() -> Duration,
         reload_tx: mpsc::Sender<ReloadCause>,
     ) {
+        let mut wishes = Wishes::default();
         loop {
             let deadline = shutdown.deadline().filter(|_| shutdown.phase() == Phase::Draining);
             tokio::select! {
                 biased;
                 () = shutdown.stopped() => return,
                 order = self.next() => match order {
-                    Order::Terminate => end(&shutdown, "SIGTERM", &drain_timeout),
-                    Order::Interrupt => end(&shutdown, "SIGINT", &drain_timeout),
+                    Order::Terminate => wishes.end(&shutdown, "SIGTERM", &drain_timeout),
+                    Order::Interrupt => wishes.end(&shutdown, "SIGINT", &drain_timeout),
                     Order::HangUp => {
                         tracing::info!("SIGHUP: reading the configuration again");
                         let _ = reload_tx.try_send(ReloadCause::Signal);
@@ -246,15 +252,56 @@ impl Signals {
     }
 }
 
-fn end(shutdown: &Shutdown, signal: &str, drain_timeout: &impl Fn() -> Duration) {
-    if shutdown.phase() >= Phase::Draining {
-        tracing::warn!(signal, "second signal: ending at once");
-        shutdown.stop();
-        return;
+/// What a signal to end asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// To drain.
+    Drain,
+    /// What was asked for a moment ago.
+    Same,
+    /// To end at once.
+    Stop,
+}
+
+/// The signals to end that came.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wishes {
+    /// When the first one came.
+    first: Option<Instant>,
+}
+
+impl Wishes {
+    /// Takes a signal in. `is_draining`: whoever began it.
+    fn handle_signal(&mut self, is_draining: bool, now: Instant) -> Wish {
+        match self.first {
+            None if !is_draining => {
+                self.first = Some(now);
+                Wish::Drain
+            }
+            Some(first) if now.saturating_duration_since(first) < ONE_WISH => Wish::Same,
+            _ => Wish::Stop,
+        }
     }
-    let allowed = drain_timeout();
-    tracing::info!(signal, ?allowed, "draining; a second signal ends at once");
-    shutdown.drain(Deadline::after(Instant::now(), allowed));
+
+    fn end(&mut self, shutdown: &Shutdown, signal: &str, drain_timeout: &impl Fn() -> Duration) {
+        let now = Instant::now();
+        match self.handle_signal(shutdown.phase() >= Phase::Draining, now) {
+            Wish::Drain => {
+                let allowed = drain_timeout();
+                tracing::info!(
+                    signal,
+                    ?allowed,
+                    "draining; another signal, a second from now or later, ends at once"
+                );
+                shutdown.drain(Deadline::after(now, allowed));
+            }
+            Wish::Same => tracing::debug!(signal, "another signal at the same moment: draining goes on"),
+            Wish::Stop => {
+                tracing::warn!(signal, "another signal: ending at once");
+                shutdown.stop();
+            }
+        }
+    }
 }
 
 async fn reached(deadline: Option<Deadline>) {
@@ -315,21 +362,43 @@ mod tests {
         timeout(SOON, shutdown.stopped()).await.unwrap();
     }
 
+    #[test]
+    fn signal_counts_as_impatience_only_a_second_after_the_first() {
+        let (mut wishes, now) = (Wishes::default(), Instant::now());
+        assert_eq!(wishes.handle_signal(false, now), Wish::Drain);
+        for soon in [Duration::ZERO, Duration::from_millis(1), ONE_WISH - Duration::from_nanos(1)] {
+            assert_eq!(wishes.handle_signal(true, now + soon), Wish::Same, "{soon:?}");
+        }
+        assert_eq!(wishes.handle_signal(true, now + ONE_WISH), Wish::Stop);
+        assert_eq!(Wishes::default().handle_signal(true, now), Wish::Stop, "a drain that others began");
+    }
+
     // One test for all signals: they are the process's, and another test would get them too.
     #[tokio::test]
     async fn signals_reload_then_drain_then_stop() {
         let signals = Signals::install().unwrap();
         let shutdown = Shutdown::new();
         let (reload_tx, mut reload_rx) = mpsc::channel(1);
-        let obeying = tokio::spawn(signals.obey(shutdown.clone(), || SOON, reload_tx.clone()));
+        let obeying = tokio::spawn(signals.obey(shutdown.clone(), || 60 * SOON, reload_tx.clone()));
         kill_process(getpid(), Sent::HUP).unwrap();
         assert_eq!(timeout(SOON, reload_rx.recv()).await.unwrap(), Some(ReloadCause::Signal));
         assert_eq!(shutdown.phase(), Phase::Running);
+        let told = Instant::now();
         kill_process(getpid(), Sent::TERM).unwrap();
         timeout(SOON, shutdown.drained()).await.unwrap();
         assert_eq!(shutdown.phase(), Phase::Draining);
-        kill_process(getpid(), Sent::INT).unwrap();
-        timeout(SOON, shutdown.stopped()).await.unwrap();
+        let patience = 6 * SOON;
+        let insist = async {
+            loop {
+                kill_process(getpid(), Sent::INT).unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = insist => {}
+            stopped = timeout(patience, shutdown.stopped()) => stopped.unwrap(),
+        }
+        assert!(told.elapsed() >= ONE_WISH, "signals at once with the first one do not stop it");
         timeout(SOON, obeying).await.unwrap().unwrap();
 
         let shutdown = Shutdown::new();

@@ -143,8 +143,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
     .collect();
     let mut warnings = Vec::new();
     if !missing.is_empty() {
-        // With `--manifests`, `run` may find the last two there.
-        warnings.push(format!("nothing is mirrored: {} in this file", missing.join(", ")));
+        warnings.push(format!("nothing is mirrored: {} in what was checked", missing.join(", ")));
     }
     if kubernetes.gateway_api && !config.selects_pods() {
         warnings.push(

@@ -13,7 +13,8 @@ use mirror_tests::wait;
 use serde_json::json;
 
 /// How long what is left of pods that are gone may take to go: connections that wait for more, for one.
-const LEFT_LIMIT: Duration = Duration::from_secs(60);
+/// A connection to the API server is kept for a minute after its last use.
+const LEFT_LIMIT: Duration = Duration::from_secs(180);
 
 /// How often a footprint is looked at; each time is a few dozen processes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -70,12 +71,16 @@ impl Pods {
     }
 }
 
-/// What these processes hold when no pod is left; their links are taken off some moments after a pod is gone.
+/// What these processes hold when no pod is left; their links are taken off some moments after a pod is gone, and who
+/// has just asked for a page may have a connection still.
 fn without_pods(pids: &[u32]) -> Result<Footprint> {
-    wait::until("no link is left", LEFT_LIMIT, || {
+    let mut last = None;
+    wait::until("no link is left, and nothing changes", LEFT_LIMIT, || {
+        std::thread::sleep(LOOK_EVERY);
         let now = Footprint::of(pids)?;
         let [links, _, _] = now.objects;
-        Ok((links == 0).then_some(now))
+        let is_same = last.replace(now.clone()).as_ref() == Some(&now);
+        Ok((links == 0 && is_same).then_some(now))
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use mirror_tests::client;
+use mirror_tests::client::{self, Connection};
 use mirror_tests::kube::pod::Pod;
 use mirror_tests::kube::{Cluster, say};
 use serde_json::{Value, json};
@@ -117,6 +117,10 @@ fn guide(test: &str, kind: Kind, overlay: &'static str, toml: Option<&str>) -> R
     let places = pods.chain([Ok((1, gateway.service))]).collect::<Result<Vec<_>>>()?;
     for (number, (node, place)) in places.into_iter().enumerate() {
         let netns = cluster.node(node);
+        // A Service is programmed some moments after its pods are ready.
+        cluster.eventually(&format!("{place} takes connections"), || {
+            Connection::open(&netns, place).map(|_| Some(()))
+        })?;
         // As clients send it through a port that is not HTTP's own, too.
         for (host, mirrored) in [
             ("shadowing.example", "shadowing.example-shadow"),

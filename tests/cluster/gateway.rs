@@ -129,12 +129,11 @@ fn pod_on_another_node_reaches_services_by_name() -> Result<()> {
     let gateway = Kind::Nginx.start(&cluster)?;
     let app = cluster.pods("httpbin", "app=httpbin")?.pop().context("production runs")?;
     let other = gateway.pods.iter().find(|pod| pod.node != app.node).context("there is another node")?;
-    let answer = client::get(
-        &cluster.node(other.node_number()?),
-        other.at(gateway.port),
-        "shadowing.example",
-        "/get",
-    )?;
-    assert_eq!(answer.status, 200);
-    Ok(())
+    let (netns, place) = (cluster.node(other.node_number()?), other.at(gateway.port));
+    // The Service of the app is programmed some moments after its pod is ready.
+    cluster.eventually(&format!("{} answers", other.name), || {
+        let answer = client::get(&netns, place, "shadowing.example", "/get")?;
+        ensure!(answer.status == 200, "it answers {}", answer.status);
+        Ok(Some(()))
+    })
 }

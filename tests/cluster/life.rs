@@ -131,6 +131,17 @@ impl<'a> Life<'a> {
         self.requests_at(&pod)
     }
 
+    /// As [`Self::requests_at_shadow`], once all that it has answered is written down. `daemons`: all that there have been.
+    fn all_requests_at_shadow(&self, daemons: &[Pod]) -> Result<Vec<Logged>> {
+        self.cluster.eventually("the shadow has written all of its answers down", || {
+            let answers = |pod| Ok(daemon::metrics(self.cluster, pod)?.sum("mirror_answers_total", &[]));
+            let answered: f64 = daemons.iter().map(answers).sum::<Result<f64>>()?;
+            let logged = self.requests_at_shadow()?;
+            ensure!(logged.len() as f64 >= answered, "{answered} answers, {} are logged", logged.len());
+            Ok(Some(logged))
+        })
+    }
+
     fn logs_of(&self, node: u32) -> std::path::PathBuf {
         self.cluster.node_var(node, "log").join("life")
     }

@@ -259,3 +259,22 @@ fn tap_says_how_many_requests_it_had_no_room_for() {
     assert_eq!(listed.lines().count(), 16_384);
     assert!(said.contains("616 more requests are not shown"), "{said}");
 }
+
+#[test]
+fn import_prints_the_rules_there_are_and_fails_where_a_file_is_no_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/k8sgateway-shadowing.yaml");
+    std::fs::copy(guide, dir.path().join("guide.yaml")).unwrap();
+    let import = || {
+        let done =
+            std::process::Command::new(binary().unwrap()).arg("import").arg(dir.path()).output().unwrap();
+        (done.status.code(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, whole, said) = import();
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    assert!(whole.contains("[[route.rule]]"), "{whole}");
+    std::fs::write(dir.path().join("half.yaml"), "a: [").unwrap();
+    let (code, rest, said) = import();
+    assert_eq!((code, rest), (Some(2), whole));
+    assert!(said.contains("half.yaml: InvalidManifest: "), "{said}");
+}

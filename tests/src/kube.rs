@@ -37,8 +37,9 @@ pub const LIMIT: Duration = Duration::from_secs(180);
 /// How often kubectl is asked while waiting; each time costs some 50 ms of a CPU.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// What the API server says of a pod whose namespace was made a moment ago.
-const NO_ACCOUNT_YET: &str = "serviceaccount \"default\" not found";
+/// What is said of an object for which something that was made a moment ago is not in effect yet: the account of a
+/// namespace, the kind of a definition.
+const NOT_YET: [&str; 2] = ["serviceaccount \"default\" not found", "no matches for kind"];
 
 /// Writes a line that is shown of tests that pass, too: what is printed is not.
 pub fn say(line: &str) {
@@ -72,6 +73,17 @@ enum Turn {
 }
 
 static TURNS: RwLock<()> = RwLock::new(());
+
+/// Does it again for as long as it fails for something that is [`NOT_YET`].
+fn patiently(mut work: impl FnMut() -> Result<()>) -> Result<()> {
+    wait::until("what was just made is in effect", LIMIT, || match work() {
+        Err(refused) if NOT_YET.iter().any(|words| format!("{refused:#}").contains(words)) => {
+            std::thread::sleep(LOOK_EVERY);
+            Ok(None)
+        }
+        done => done.map(Some),
+    })
+}
 
 impl Cluster {
     /// The cluster, if there is one. Where there is none, says so on stderr; the test then returns.
@@ -211,21 +223,12 @@ impl Cluster {
         Ok(serde_json::from_str(&self.kubectl(args)?)?)
     }
 
-    /// Applies a manifest server-side. A pod in a namespace that is new in it is refused until the
-    /// controller manager has made the namespace's service account: that is waited for.
+    /// Applies a manifest server-side; what is refused because what it needs was made a moment ago is tried again.
     ///
     /// # Errors
     /// When the API server refuses it.
     pub fn apply(&self, manifest: &str) -> Result<()> {
-        wait::until("the service account of a new namespace", LIMIT, || {
-            match self.apply_with(manifest, &[]) {
-                Err(refused) if format!("{refused:#}").contains(NO_ACCOUNT_YET) => {
-                    std::thread::sleep(LOOK_EVERY);
-                    Ok(None)
-                }
-                other => other.map(Some),
-            }
-        })
+        patiently(|| self.apply_with(manifest, &[]))
     }
 
     /// As [`Self::apply`], but nothing is kept: admission and validation only.
@@ -248,7 +251,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Applies files, or the files of a directory, server-side.
+    /// Applies files, or the files of a directory, server-side, as patiently as [`Self::apply`].
     ///
     /// # Errors
     /// When the API server refuses them.
@@ -260,7 +263,7 @@ impl Cluster {
             "-f".as_ref(),
             path.as_ref(),
         ];
-        self.kubectl(args).map(drop)
+        patiently(|| self.kubectl(args).map(drop))
     }
 
     /// Waits for a roll-out (`deployment/gateway`).

@@ -1,19 +1,19 @@
 //! `import`: manifests as the equal TOML.
 
-use super::source::{self, Source};
-use super::{Failure, print};
+use super::source::{FromManifests, Source};
+use super::{Failure, print, show};
 use crate::cli::ImportArgs;
 use crate::config::Config;
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 
-/// Prints the TOML; findings go to standard error, one a line.
+/// Prints the TOML; findings go to standard error, one a line. A text that is no manifest fails it behind the rest: whoever
+/// wants the rest has it, and a script learns that rules may be missing.
 pub(super) fn run(args: &ImportArgs) -> Result<(), Failure> {
     let base = Source { file: args.config.clone(), manifests: None };
     let config = base.load().map_err(Failure::Usage)?;
-    let (resolved, findings) = source::from_manifests(&args.directory, &config).map_err(Failure::Usage)?;
-    for finding in &findings {
-        eprintln!("{finding}");
-    }
+    let manifests = FromManifests::read(&args.directory, &config).map_err(Failure::Usage)?;
+    let FromManifests { resolved, findings, .. } = &manifests;
+    show(findings);
     if resolved.mirror_count() == 0 {
         return Err(Failure::usage(anyhow!(
             "the manifests in {} make no mirror{}",
@@ -26,7 +26,8 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), Failure> {
         // Whatever is printed is a configuration; tied to gateways it is one only together with their file.
         Config::from_toml(&text, "the imported rules").map_err(Failure::running)?;
     }
-    print(&text)
+    print(&text)?;
+    manifests.refuse_unread().context("what was printed may lack rules").map_err(Failure::Usage)
 }
 
 #[cfg(test)]
@@ -51,6 +52,10 @@ mod tests {
         fs::write(manifests.join("guide.yaml"), FIXTURE).unwrap();
         assert!(import(&manifests, None).is_ok());
         fs::write(manifests.join("half.yaml"), "a: [").unwrap();
+        let Err(Failure::Usage(refused)) = import(&manifests, None) else { panic!("rules may be missing") };
+        assert!(format!("{refused:#}").contains("is no manifest"), "{refused:#}");
+        fs::write(manifests.join("half.yaml"), "apiVersion: v9\nkind: Service\nmetadata: { name: old }\n")
+            .unwrap();
         assert!(import(&manifests, None).is_ok(), "what can be used is");
 
         let config = root.path().join("mirror.toml");

@@ -356,7 +356,7 @@ fn start_capture(
         .start("control".to_owned(), waker, shutdown.clone(), move || Ok(control.run(&control_shutdown)?))?;
     start::get_ready_for_pods(&mut attacher, config);
     for point in attacher.points() {
-        tracing::info!(point = %point.point, state = ?point.state, "capturing");
+        tracing::info!(point = %point.point, state = %point.state, "capturing");
     }
     Ok((engine, Some(Attached { attacher, counters, losses: LossLog::default() })))
 }

@@ -49,6 +49,20 @@ impl Source {
     /// Reads and checks it all. What is wrong with single objects is logged, and no reason to refuse the rest; a
     /// text that is no manifest is.
     pub(super) fn read(&self) -> anyhow::Result<(Base, Config)> {
+        let reading = self.gather()?;
+        log(reading.findings());
+        // Rules that are missing let others take their requests: as with the file, all or nothing.
+        if let Some(finding) = unread(reading.findings()).next() {
+            bail!("{finding}");
+        }
+        if let Some(FromManifests { directory, resolved, .. }) = &reading.manifests {
+            tracing::info!(directory = %directory.display(), mirrors = resolved.mirror_count(), "rules taken from manifests");
+        }
+        Ok(reading.join()?)
+    }
+
+    /// Reads it all, checks the file, and tells nobody yet what is wrong with manifests.
+    pub(super) fn gather(&self) -> anyhow::Result<Reading> {
         let text = match &self.file {
             Some(file) => read(file)?,
             None => String::new(),
@@ -56,17 +70,11 @@ impl Source {
         let name = self.file.as_deref().map(|file| file.display().to_string()).unwrap_or_default();
         let base = Base { text, name };
         let config = base.alone()?;
-        let Some(directory) = &self.manifests else { return Ok((base, config)) };
-        let (resolved, findings) = from_manifests(directory, &config)?;
-        log(&findings);
-        // Rules that are missing let others take their requests: as with the file, all or nothing.
-        if let Some(finding) = findings.iter().find(|finding| finding.reason == Reason::InvalidManifest) {
-            bail!("{finding}");
-        }
-        tracing::info!(directory = %directory.display(), mirrors = resolved.mirror_count(), "rules taken from manifests");
-        let whole = base.with_rules(&resolved, &format!("the manifests in {}", directory.display()));
-        let config = whole.alone()?;
-        Ok((whole, config))
+        let manifests = match &self.manifests {
+            Some(directory) => Some(FromManifests::read(directory, &config)?),
+            None => None,
+        };
+        Ok(Reading { base, config, manifests })
     }
 
     /// The configuration, without the rules of a cluster.
@@ -82,12 +90,74 @@ impl Source {
     }
 }
 
+/// A right file, and what the manifests make by its settings.
+#[derive(Debug)]
+pub(super) struct Reading {
+    base: Base,
+    config: Config,
+    manifests: Option<FromManifests>,
+}
+
+impl Reading {
+    /// Everything that was found wrong with manifests.
+    pub(super) fn findings(&self) -> &[Finding] {
+        self.manifests.as_ref().map_or(&[], |manifests| &manifests.findings)
+    }
+
+    /// File and manifests as one configuration, for commands that have shown all findings.
+    ///
+    /// # Errors
+    /// A text is no manifest, or both together are wrong ([`ConfigFaults`]).
+    pub(super) fn checked(self) -> anyhow::Result<Config> {
+        if let Some(manifests) = &self.manifests {
+            manifests.refuse_unread()?;
+        }
+        Ok(self.join()?.1)
+    }
+
+    fn join(self) -> Result<(Base, Config), ConfigFaults> {
+        let Some(FromManifests { directory, resolved, .. }) = self.manifests else {
+            return Ok((self.base, self.config));
+        };
+        let whole = self.base.with_rules(&resolved, &format!("the manifests in {}", directory.display()));
+        let config = whole.alone()?;
+        Ok((whole, config))
+    }
+}
+
 /// The rules in the manifests of a directory, and everything that was found wrong with them.
-pub(super) fn from_manifests(directory: &Path, config: &Config) -> anyhow::Result<(Resolved, Vec<Finding>)> {
-    let (objects, mut findings) = manifests::read(directory)?;
-    let resolved = kube::resolve(&objects, &Terms::of(config));
-    findings.extend_from_slice(resolved.findings());
-    Ok((resolved, findings))
+#[derive(Debug)]
+pub(super) struct FromManifests {
+    directory: PathBuf,
+    pub(super) resolved: Resolved,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl FromManifests {
+    /// Reads them, by the settings of `config`.
+    pub(super) fn read(directory: &Path, config: &Config) -> anyhow::Result<Self> {
+        let (objects, mut findings) = manifests::read(directory)?;
+        let resolved = kube::resolve(&objects, &Terms::of(config));
+        findings.extend_from_slice(resolved.findings());
+        Ok(Self { directory: directory.to_owned(), resolved, findings })
+    }
+
+    /// For commands that have shown all findings.
+    ///
+    /// # Errors
+    /// A text is no manifest, so that nobody knows which rules are missing.
+    pub(super) fn refuse_unread(&self) -> anyhow::Result<()> {
+        let directory = self.directory.display();
+        match unread(&self.findings).count() {
+            0 => Ok(()),
+            1 => bail!("a file in {directory} is no manifest: see InvalidManifest"),
+            count => bail!("{count} files in {directory} are no manifests: see InvalidManifest"),
+        }
+    }
+}
+
+fn unread(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
+    findings.iter().filter(|finding| finding.reason == Reason::InvalidManifest)
 }
 
 fn log(findings: &[Finding]) {

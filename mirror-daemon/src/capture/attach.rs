@@ -56,6 +56,25 @@ pub enum PointState {
     Failed(String),
 }
 
+impl std::fmt::Display for Attachment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcx => "TCX links",
+            Self::Clsact => "clsact filters",
+            Self::Cgroup => "cgroup_skb links",
+        })
+    }
+}
+
+impl std::fmt::Display for PointState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Attached(attachment) => write!(f, "attached by {attachment}"),
+            Self::Failed(why) => write!(f, "not attached: {why}"),
+        }
+    }
+}
+
 /// One wanted capture point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PointStatus {

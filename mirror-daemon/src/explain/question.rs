@@ -10,7 +10,7 @@ pub struct Question<'a> {
     /// The method.
     pub method: &'a str,
     /// An absolute URL, whose host becomes Host (unless there is one among the headers) or `:authority`; or a
-    /// path.
+    /// path, where there is a Host among the headers, though an empty one.
     pub url: &'a str,
     /// Pairs of name and value. In HTTP/2 names go out in lower case, as clients send them.
     pub headers: &'a [(String, String)],
@@ -24,8 +24,11 @@ pub struct Question<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
     /// The URL is neither absolute nor a path.
-    #[error("\"{0}\" is no URL; write http://host/path, or /path with -H \"Host: ...\"")]
+    #[error("\"{0}\" is no URL; write one such as http://shop.example/cart")]
     Url(String),
+    /// A path, and nobody says of which host.
+    #[error("\"{0}\" names no host; {with_host}-H \"Host: shop.example\"", with_host = with_host(.0))]
+    NoHost(String),
     /// The method is no token.
     #[error("\"{0}\" is no method; write a word such as GET")]
     Method(String),
@@ -35,6 +38,14 @@ pub enum ExplainError {
     /// A header is no `name: value`.
     #[error("header \"{0}\" can't be sent; a name is a token, and a value has no control characters")]
     Header(String),
+}
+
+fn with_host(target: &str) -> String {
+    match target.starts_with('/') {
+        true => format!("write http://shop.example{target}, or add "),
+        // "*" has no other form.
+        false => "add ".to_owned(),
+    }
 }
 
 impl Question<'_> {
@@ -51,6 +62,10 @@ impl Question<'_> {
             add(":scheme", url.scheme.as_bytes());
         }
         let has_host = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+        // Clients hardly ever leave it out, people do. `-H Host:` asks about a request without one.
+        if url.authority.is_empty() && !has_host {
+            return Err(ExplainError::NoHost(self.url.to_owned()));
+        }
         if !url.authority.is_empty() && (self.is_http2 || !has_host) {
             add(if self.is_http2 { ":authority" } else { "Host" }, url.authority.as_bytes());
         }

@@ -81,7 +81,7 @@ fn client_address_from_a_trusted_proxy_decides_by_client_ip() {
     let config = Config::from_toml(&format!("trusted_proxies = 1\n{TOML}"), "m").expect("right");
     let headers =
         [("x-a".to_owned(), "1".to_owned()), ("X-Forwarded-For".to_owned(), "192.0.2.1".to_owned())];
-    let found = explain(&config, &question("GET", "/other", &headers)).expect("a request");
+    let found = explain(&config, &question("GET", "http://h/other", &headers)).expect("a request");
     assert_ne!(found.mirrors[0].picked, Picked::ByChance);
 }
 
@@ -126,7 +126,7 @@ fn requests_that_can_not_be_sent_are_refused() {
     for url in ["", "h/p", "ftp://h/", "http:///p", "http://h/a b", "/\n"] {
         assert!(matches!(explain(&config, &question("GET", url, &[])), Err(ExplainError::Url(_))), "{url}");
     }
-    assert!(matches!(explain(&config, &question("G T", "/", &[])), Err(ExplainError::Method(_))));
+    assert!(matches!(explain(&config, &question("G T", "http://h/", &[])), Err(ExplainError::Method(_))));
     assert!(matches!(
         explain(&config, &question("GET", "/", &header("a b", "1"))),
         Err(ExplainError::Header(_))
@@ -135,6 +135,22 @@ fn requests_that_can_not_be_sent_are_refused() {
         explain(&config, &question("GET", "/", &header("a", "1\r\nb: 2"))),
         Err(ExplainError::Header(_))
     ));
+}
+
+#[test]
+fn path_without_a_host_is_refused_with_what_to_write_instead() {
+    let config = Config::from_toml(TOML, "m").expect("right");
+    let expected = "\"/get\" names no host; write http://shop.example/get, or add -H \"Host: shop.example\"";
+    for is_http2 in [false, true] {
+        let asked = Question { is_http2, ..question("GET", "/get", &[]) };
+        assert_eq!(explain(&config, &asked).unwrap_err().to_string(), expected);
+    }
+    let asterisk = explain(&config, &question("OPTIONS", "*", &[])).unwrap_err().to_string();
+    assert_eq!(asterisk, "\"*\" names no host; add -H \"Host: shop.example\"");
+    let no_url = explain(&config, &question("GET", "shop.example/cart", &[])).unwrap_err().to_string();
+    assert_eq!(no_url, "\"shop.example/cart\" is no URL; write one such as http://shop.example/cart");
+    assert_eq!(ask("GET", "/get", &[("Host", "h")]).host.as_deref(), Some("h"));
+    assert_eq!(ask("GET", "/get", &[("host", "")]).host, None, "a request without host");
 }
 
 #[test]
@@ -153,11 +169,14 @@ fn summary_counts_and_names_what_there_is() {
 #[test]
 fn configuration_that_mirrors_nothing_is_warned_of() {
     let config = Config::from_toml("[capture]\ninterfaces = ['eth0']\nports = [80]", "m").expect("right");
-    let expected = "nothing is mirrored: no shadow, no route in this file";
+    let expected = "nothing is mirrored: no shadow, no route in what was checked";
     assert_eq!(warnings(&config), [expected]);
     assert!(summary(&config).ends_with(&format!("\nwarning: {expected}")));
     let empty = Config::from_toml("", "m").expect("right");
-    assert_eq!(warnings(&empty), ["nothing is mirrored: no capture point, no shadow, no route in this file"]);
+    assert_eq!(
+        warnings(&empty),
+        ["nothing is mirrored: no capture point, no shadow, no route in what was checked"]
+    );
 }
 
 #[test]

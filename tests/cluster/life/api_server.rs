@@ -19,11 +19,11 @@ use crate::{daemon, guide};
 /// To each gateway.
 const PER_SECOND: f64 = 50.0;
 
-/// How long the API server is away.
-const AWAY: Duration = Duration::from_secs(15);
+/// How long the API server is away once all watches have noticed.
+const AWAY: Duration = Duration::from_secs(10);
 
-/// How long it refuses.
-const REFUSED: Duration = Duration::from_secs(6);
+/// How long it refuses once all watches have noticed.
+const REFUSED: Duration = Duration::from_secs(5);
 
 /// What allows the daemon to watch.
 const BINDINGS: [&str; 2] = ["mirror-daemon-pods", "mirror-daemon-routes"];
@@ -104,8 +104,11 @@ fn under_load(life: &Life<'_>, daemons: &[Pod], work: impl FnOnce() -> Result<()
     for daemon in daemons {
         quiet(life, daemon)?;
     }
-    let copies =
-        life.requests_at_shadow()?.iter().filter(|request| request.target.starts_with("/load")).count();
+    let copies = life
+        .all_requests_at_shadow(daemons)?
+        .iter()
+        .filter(|request| request.target.starts_with("/load"))
+        .count();
     let lost = told_losses(life, daemons)?;
     say(&format!("{sent} requests under load, {copies} at the shadow, {lost} lost by the ledgers"));
     ensure!(copies as u64 == sent && lost == 0.0, "{copies} of {sent} are at the shadow, {lost} lost");
@@ -119,7 +122,6 @@ fn goes_on(
     lasting: Duration,
     are_seen: impl Fn(&Metrics) -> Result<()>,
 ) -> Result<()> {
-    let begun = Instant::now();
     for daemon in daemons {
         life.cluster.eventually(&format!("{} tells how its watches are", daemon.node), || {
             are_seen(&daemon::metrics(life.cluster, daemon)?).map(Some)
@@ -127,6 +129,7 @@ fn goes_on(
     }
     let metrics = |pod| daemon::metrics(life.cluster, pod);
     let before: Vec<Metrics> = daemons.iter().map(metrics).collect::<Result<_>>()?;
+    let begun = Instant::now();
     let is_over = || begun.elapsed() >= lasting;
     wait::until_true("the API server is away for some time", lasting * 2, is_over)?;
     for (daemon, before) in daemons.iter().zip(before) {
@@ -136,7 +139,7 @@ fn goes_on(
         let attached = now.sum("mirror_capture_points", &[("state", "attached")]);
         let tries = grown("mirror_rules_failures_total") + grown("mirror_pod_watch_failures_total");
         say(&format!(
-            "{} for the rest of {lasting:?}: {requests} requests, {answers} answers of the shadow, {tries} tries",
+            "{} for {lasting:?}: {requests} requests, {answers} answers of the shadow, {tries} tries",
             daemon.node
         ));
         ensure!(requests > 0.0 && answers > 0.0 && attached == 1.0, "{}", now.text());

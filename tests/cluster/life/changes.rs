@@ -178,9 +178,11 @@ fn is_refused(life: &Life<'_>, daemon: &Pod) -> Result<()> {
         let failures = metrics.sum("mirror_config_reload_failures_total", &[]);
         Ok((ok == 0.0 && failures == 1.0).then_some(()))
     })?;
-    let log = daemon::log(life.cluster, daemon)?;
-    let line = log.lines().find(|line| line.contains("configuration refused, the running one stays"));
-    let line = line.with_context(|| format!("nothing is said of it:\n{log}"))?;
+    let line = life.cluster.eventually(&format!("{} says so", daemon.node), || {
+        let log = daemon::log(life.cluster, daemon)?;
+        let line = log.lines().find(|line| line.contains("configuration refused, the running one stays"));
+        Ok(line.map(str::to_owned))
+    })?;
     ensure!(line.contains("percentage") && line.contains("101"), "{line}");
     say(&format!("{}: {line}", daemon.node));
     Ok(())

@@ -55,7 +55,7 @@ fn gateways_come_move_go_and_are_rolled_out_and_no_request_is_missing_once_they_
     move_away_and_back(&life, "node-2")?;
     let victim = life.gateways_now()?.pop().context("gateways run")?;
     cluster.kubectl(["delete", "pod", "-n", "life", &victim.name, "--force", "--grace-period=0"])?;
-    cluster.rolled_out("life", "deployment/gateway")?;
+    gateways_run(&life, 4)?;
     cluster.kubectl(["rollout", "restart", "-n", "life", "deployment/gateway"])?;
     cluster.rolled_out("life", "deployment/gateway")?;
     scale(&life, 2)?;
@@ -85,9 +85,20 @@ fn gateways_come_move_go_and_are_rolled_out_and_no_request_is_missing_once_they_
     Ok(())
 }
 
-fn scale(life: &Life<'_>, replicas: u32) -> Result<()> {
-    let replicas = format!("--replicas={replicas}");
-    life.cluster.kubectl(["scale", "-n", "life", "deployment/gateway", &replicas])?;
+fn scale(life: &Life<'_>, replicas: usize) -> Result<()> {
+    let words = format!("--replicas={replicas}");
+    life.cluster.kubectl(["scale", "-n", "life", "deployment/gateway", &words])?;
+    gateways_run(life, replicas)
+}
+
+/// Waits until there are so many gateways, and all are ready. A roll-out's status alone may be that of before: it is told
+/// by a controller that has not looked yet.
+fn gateways_run(life: &Life<'_>, count: usize) -> Result<()> {
+    life.cluster.eventually(&format!("{count} gateways run"), || {
+        let running = life.gateways_now()?.len();
+        ensure!(running == count, "{running} do");
+        Ok(Some(()))
+    })?;
     life.cluster.rolled_out("life", "deployment/gateway")
 }
 
@@ -95,10 +106,12 @@ fn scale(life: &Life<'_>, replicas: u32) -> Result<()> {
 fn move_away_and_back(life: &Life<'_>, node: &str) -> Result<()> {
     let cordoned = Cordoned(life.cluster, node);
     life.cluster.kubectl(["cordon", node])?;
+    takes_pods(life, node, false)?;
     delete_on(life, |pod| pod.node == node)?;
     let left = life.gateways_now()?.into_iter().filter(|pod| pod.node == node).count();
     ensure!(left == 0, "{left} gateways are on {node} still");
     drop(cordoned);
+    takes_pods(life, node, true)?;
     let mut half = 0;
     delete_on(life, |_| {
         half += 1;
@@ -109,12 +122,23 @@ fn move_away_and_back(life: &Life<'_>, node: &str) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the scheduler sees whether a node takes pods: a controller taints it, some moments after `kubectl cordon`.
+fn takes_pods(life: &Life<'_>, node: &str, are_taken: bool) -> Result<()> {
+    life.cluster.eventually(&format!("{node} is tainted, or no longer"), || {
+        let found = life.cluster.get(&["node", node])?;
+        let mut taints = found["spec"]["taints"].as_array().into_iter().flatten();
+        let is_tainted = taints.any(|taint| taint["key"] == "node.kubernetes.io/unschedulable");
+        Ok((is_tainted != are_taken).then_some(()))
+    })
+}
+
 fn delete_on(life: &Life<'_>, mut chosen: impl FnMut(&Pod) -> bool) -> Result<()> {
-    let names: Vec<String> =
-        life.gateways_now()?.into_iter().filter(|pod| chosen(pod)).map(|pod| pod.name).collect();
+    let all = life.gateways_now()?;
+    let count = all.len();
+    let names: Vec<String> = all.into_iter().filter(|pod| chosen(pod)).map(|pod| pod.name).collect();
     let words = ["delete", "pod", "-n", "life", "--wait"].map(str::to_owned);
     life.cluster.kubectl(words.into_iter().chain(names))?;
-    life.cluster.rolled_out("life", "deployment/gateway")
+    gateways_run(life, count)
 }
 
 /// Waits until all copies are answered, then compares the access logs of all gateways that ever were with the shadow's.
@@ -122,8 +146,8 @@ fn all_books(life: &Life<'_>, daemons: &[Pod]) -> Result<BTreeMap<String, Books>
     for daemon in daemons {
         quiet(life, daemon)?;
     }
-    let at_shadow: BTreeSet<String> =
-        life.requests_at_shadow()?.into_iter().map(|request| request.target).collect();
+    let logged = life.all_requests_at_shadow(daemons)?;
+    let at_shadow: BTreeSet<String> = logged.into_iter().map(|request| request.target).collect();
     let mut all = BTreeMap::new();
     for daemon in daemons {
         let captured = captured_at(&daemon::log(life.cluster, daemon)?)?;

@@ -47,11 +47,14 @@ fn each_nodes_daemon_captures_its_own_gateway_and_both_pick_the_same_users() -> 
     for gateway in &life.gateways {
         seen += all_are_in_the_ledger(&cluster, gateway.node_number()?)?;
     }
-    let logged: usize =
-        life.gateways.iter().map(|pod| life.requests_at(pod).map(|all| all.len())).sum::<Result<_>>()?;
-    assert_eq!((seen, logged), (2 * USERS as u64, 2 * USERS), "both ledgers, both access logs");
-
-    let at_shadow = life.requests_at_shadow()?;
+    assert_eq!(seen, 2 * USERS as u64, "both ledgers");
+    cluster.eventually("both gateways have written all requests down", || {
+        let logged = life.gateways.iter().map(|pod| life.requests_at(pod).map(|all| all.len()));
+        let logged: usize = logged.sum::<Result<_>>()?;
+        ensure!(logged == 2 * USERS, "{logged} are");
+        Ok(Some(()))
+    })?;
+    let at_shadow = life.all_requests_at_shadow(&life.daemons()?)?;
     let of_node = |node: &str| -> BTreeSet<&str> {
         let target = format!("/{node}");
         let asked = at_shadow.iter().filter(|request| request.target == target);

@@ -80,9 +80,12 @@ pub(super) fn takes_effect(
         Ok((since?, sent))
     })
     .with_context(|| change.name.to_owned())?;
-    for (((gateway, daemon), sent), since) in life.gateways.iter().zip(daemons).zip(&sent).zip(since) {
-        all_are_answered(life, gateway, daemon)?;
-        let mirrored = mirrored(life, gateway, change, sent.len())?;
+    for ((gateway, daemon), sent) in life.gateways.iter().zip(daemons).zip(&sent) {
+        all_are_answered(life, gateway, daemon, change, sent.len())?;
+    }
+    let at_shadow = targets_at_shadow(life, daemons)?;
+    for ((gateway, sent), since) in life.gateways.iter().zip(&sent).zip(since) {
+        let mirrored = mirrored(&at_shadow, gateway, change, sent.len());
         Lane { node: &gateway.node, since, sent, mirrored }.judge(change, begun)?;
     }
     Ok(())
@@ -92,8 +95,8 @@ pub(super) fn takes_effect(
 pub(super) fn all_fare(life: &Life<'_>, daemons: &[Pod], change: Change<'_>) -> Result<()> {
     for (gateway, daemon) in life.gateways.iter().zip(daemons) {
         let sent = send(life, gateway, change, &AtomicBool::new(true))?;
-        all_are_answered(life, gateway, daemon)?;
-        let mirrored = mirrored(life, gateway, change, sent.len())?;
+        all_are_answered(life, gateway, daemon, change, sent.len())?;
+        let mirrored = mirrored(&targets_at_shadow(life, daemons)?, gateway, change, sent.len());
         let all = change.after == Share::All;
         ensure!(mirrored.iter().all(|one| *one == all), "{change:?} at {}: {mirrored:?}", gateway.node);
     }
@@ -119,8 +122,8 @@ fn send(life: &Life<'_>, gateway: &Pod, change: Change<'_>, is_taken: &AtomicBoo
         if last == usize::MAX && is_taken.load(Ordering::Relaxed) {
             last = sent.len() + AFTERWARDS;
         }
-        let (name, node, host) = (change.name, &gateway.node, change.host);
-        let request = format!("GET /{name}/{node}/{} HTTP/1.1\r\nHost: {host}\r\n\r\n", sent.len());
+        let (prefix, host) = (change.prefix(gateway), change.host);
+        let request = format!("GET {prefix}{} HTTP/1.1\r\nHost: {host}\r\n\r\n", sent.len());
         sent.push(Instant::now());
         let status = connection.exchange(request.as_bytes())?.status;
         ensure!(status == 200, "the gateway answers {status}");
@@ -129,10 +132,21 @@ fn send(life: &Life<'_>, gateway: &Pod, change: Change<'_>, is_taken: &AtomicBoo
     Ok(sent)
 }
 
-/// Waits until the daemon has seen all that its gateway was asked, and the shadows have answered all copies.
-fn all_are_answered(life: &Life<'_>, gateway: &Pod, daemon: &Pod) -> Result<()> {
+/// Waits until the gateway has written down all `count` requests of a change, the daemon has seen all that its gateway
+/// was asked, and the shadows have answered all copies.
+fn all_are_answered(
+    life: &Life<'_>,
+    gateway: &Pod,
+    daemon: &Pod,
+    change: Change<'_>,
+    count: usize,
+) -> Result<()> {
+    let prefix = change.prefix(gateway);
     let metrics = life.cluster.eventually(&format!("all copies of {} are answered", gateway.node), || {
-        let asked = life.requests_at(gateway)?.len();
+        let asked = life.requests_at(gateway)?;
+        let written = asked.iter().filter(|request| request.target.starts_with(&prefix)).count();
+        ensure!(written == count, "{count} sent, {written} written down");
+        let asked = asked.len();
         let metrics = daemon::metrics(life.cluster, daemon)?;
         let seen = metrics.sum("mirror_requests_total", &[]);
         let open = metrics.sum("mirror_copies_open", &[]);
@@ -159,12 +173,22 @@ pub(super) fn losses(metrics: &Metrics) -> f64 {
     metrics.sum("mirror_requests_total", &[("outcome", "dropped")]) + copies("dropped") + copies("shed")
 }
 
+/// What the shadow was asked, once it has written all of it down.
+fn targets_at_shadow(life: &Life<'_>, daemons: &[Pod]) -> Result<BTreeSet<String>> {
+    Ok(life.all_requests_at_shadow(daemons)?.into_iter().map(|request| request.target).collect())
+}
+
 /// Of each request whether the shadow has it.
-fn mirrored(life: &Life<'_>, gateway: &Pod, change: Change<'_>, count: usize) -> Result<Vec<bool>> {
-    let at_shadow: BTreeSet<String> =
-        life.requests_at_shadow()?.into_iter().map(|request| request.target).collect();
-    let target = |id| format!("/{}/{}/{id}", change.name, gateway.node);
-    Ok((0..count).map(|id| at_shadow.contains(&target(id))).collect())
+fn mirrored(at_shadow: &BTreeSet<String>, gateway: &Pod, change: Change<'_>, count: usize) -> Vec<bool> {
+    let prefix = change.prefix(gateway);
+    (0..count).map(|id| at_shadow.contains(&format!("{prefix}{id}"))).collect()
+}
+
+impl Change<'_> {
+    /// What the targets of its requests to a gateway begin with; a number follows.
+    fn prefix(self, gateway: &Pod) -> String {
+        format!("/{}/{}/", self.name, gateway.node)
+    }
 }
 
 impl Lane<'_> {

@@ -35,8 +35,8 @@ pub(crate) fn start(layout: &Layout) -> Result<()> {
         format!("--root-ca-file={}", state("certs/apiserver.crt")),
         format!("--cert-dir={}", state("certs")),
         "--leader-elect=false".to_owned(),
-        // Pods of a node that is gone are moved within a test's patience.
-        "--node-monitor-grace-period=20s".to_owned(),
+        // Tests take the API server away for seconds, and no node: none is to be taken for lost meanwhile.
+        "--node-monitor-grace-period=300s".to_owned(),
     ];
     start_kubernetes(layout, "kube-controller-manager", &controllers)?;
     let cert_dir = format!("--cert-dir={}", state("certs"));

@@ -156,14 +156,20 @@ fn wait_for_nodes(layout: &Layout, nodes: &[Node<'_>]) -> Result<()> {
 fn start_dns(layout: &Layout) -> Result<()> {
     let manifest = COREDNS.replace("@DNS@", DNS).replace("@COREDNS@", &images::reference("coredns"));
     apply(layout, &manifest)?;
+    let makers = ["kube-controller-manager", "kube-scheduler"].map(|name| Process::recorded(layout, name));
+    let makers = makers.into_iter().collect::<Result<Vec<_>>>()?;
     let template = "jsonpath={.status.readyReplicas}";
     let waited = wait::until("CoreDNS is ready", DNS_LIMIT, || {
         interrupt::check()?;
+        makers.iter().try_for_each(|process| process.still_runs())?;
         let mut ask = kubectl(layout)?;
         ask.args(["-n", "kube-system", "get", "deployment", "coredns", "-o", template]);
         Ok((run::ask(&mut ask).as_deref() == Some("1")).then_some(()))
     });
-    process::explained(waited, || dns_events(layout).unwrap_or_default())
+    process::explained(waited, || match makers.iter().find(|process| !process.is_running()) {
+        Some(ended) => ended.log_end(layout),
+        None => dns_events(layout).unwrap_or_default(),
+    })
 }
 
 /// Why pods do not come up is in their events.

@@ -38,9 +38,9 @@ pub(super) fn log(point: &CapturePoint, was_attached: bool, state: &PointState) 
         }
         Change::Replaced => {
             tracing::warn!(%point, why = "another has its name now", "capture point lost");
-            tracing::info!(%point, ?state, "capture point attached again");
+            tracing::info!(%point, %state, "capture point attached again");
         }
-        Change::Back => tracing::info!(%point, ?state, "capture point attached again"),
+        Change::Back => tracing::info!(%point, %state, "capture point attached again"),
         Change::StillLost => {}
     }
 }
@@ -58,5 +58,15 @@ mod tests {
         assert_eq!(Change::of(false, &gone), Change::StillLost);
         assert_eq!(Change::of(false, &there), Change::Back);
         assert_eq!(Change::of(true, &there), Change::Replaced);
+    }
+
+    #[test]
+    fn states_are_told_in_words() {
+        let told = |attachment| PointState::Attached(attachment).to_string();
+        assert_eq!(told(Attachment::Tcx), "attached by TCX links");
+        assert_eq!(told(Attachment::Clsact), "attached by clsact filters");
+        assert_eq!(told(Attachment::Cgroup), "attached by cgroup_skb links");
+        let failed = PointState::Failed("no such interface".to_owned());
+        assert_eq!(failed.to_string(), "not attached: no such interface");
     }
 }
