@@ -43,6 +43,7 @@ mod resolve;
 mod seat;
 mod shadow;
 mod state;
+mod telling;
 mod tls;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::h2;
 use super::job::Job;
 use super::seat::Seat;
 use super::state::{Action, Actions, Lane, SeatId, State};
+use super::telling::Telling;
 use super::{ShadowRequest, ShadowStatus};
 use crate::config::ShadowConfig;
 use crate::drop_reason::DropReason;
@@ -30,6 +31,8 @@ pub(super) struct Shadow {
     pub(super) connector: Connector,
     runtime: Handle,
     state: Mutex<State>,
+    /// That, and why, there is no connection.
+    failure: Mutex<Telling>,
     /// Told whenever the last request or the last connection may have gone.
     quiet: Notify,
 }
@@ -42,7 +45,7 @@ impl Shadow {
         runtime: Handle,
     ) -> Self {
         let state = Mutex::new(State::new(&config, Instant::now()));
-        Self { config, ledger, connector, runtime, state, quiet: Notify::new() }
+        Self { config, ledger, connector, runtime, state, failure: Mutex::default(), quiet: Notify::new() }
     }
 
     /// Takes a batch in, within the bounds, and books what has no place. Wakes nobody.
@@ -183,9 +186,14 @@ impl Shadow {
         }
     }
 
+    /// Says why, though not of each attempt: the books count them all.
     pub(super) fn log_not_connected(&self, failure: &ConnectFailure) {
         let (name, reason) = (&self.config.name, failure.reason.label());
-        tracing::debug!(shadow = %name, reason, why = %failure.why, "no connection");
+        let is_due = self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_due(Instant::now());
+        match is_due {
+            true => tracing::warn!(shadow = %name, reason, why = %failure.why, "no connection to a shadow"),
+            false => tracing::debug!(shadow = %name, reason, why = %failure.why, "no connection to a shadow"),
+        }
     }
 
     pub(super) fn log_opened(&self, why: &str) {

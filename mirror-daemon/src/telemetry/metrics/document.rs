@@ -161,11 +161,11 @@ const fn guidance(reason: DropReason) -> (&'static str, &'static str) {
         ),
         DropReason::Resolve => (
             "The shadow's name could not be resolved.",
-            "Check `url` of the shadow, and DNS on the node (`getent hosts NAME`).",
+            "Check `url` of the shadow, and DNS on the node (`getent hosts NAME`). The log says why.",
         ),
         DropReason::Connect => (
             "The shadow refused, or was not reached in time.",
-            "Is it up, does the port match, does a network policy forbid it from this node?",
+            "Is it up, does the port match, does a network policy forbid it from this node? The log says why.",
         ),
         DropReason::Tls => (
             "The TLS handshake with the shadow failed.",
