@@ -1,14 +1,11 @@
 //! The cluster itself does what other tests build on.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use mirror_tests::client;
 use mirror_tests::kube::Cluster;
 use serde_json::Value;
 
-use crate::guide;
+use crate::{dns, guide};
 
 #[test]
 fn nodes_are_ready() -> Result<()> {
@@ -44,7 +41,6 @@ fn services_answer_by_their_address_and_their_name_is_found() -> Result<()> {
     let test = "services_answer_by_their_address_and_their_name_is_found";
     let Some(cluster) = Cluster::or_skip(test) else { return Ok(()) };
     guide::httpbin(&cluster)?;
-    let dns = cluster.service("kube-system", "kube-dns")?;
     for namespace in ["httpbin", "shadow"] {
         let service = cluster.service(namespace, "httpbin")?;
         for node in 1..=cluster.nodes {
@@ -53,11 +49,7 @@ fn services_answer_by_their_address_and_their_name_is_found() -> Result<()> {
                 let answer = client::get(&netns, service, "httpbin", "/status/200")?;
                 Ok((answer.status == 200).then_some(()))
             })?;
-            let name = format!("httpbin.{namespace}.svc.cluster.local");
-            let found = cluster.eventually(&format!("node-{node} looks {name} up"), || {
-                netns.run(|| look_up(dns, &name))?.map(Some)
-            })?;
-            assert_eq!(found, service.ip().to_string());
+            dns::knows(&cluster, node, (namespace, "httpbin"), service.ip())?;
         }
     }
     Ok(())
@@ -107,23 +99,4 @@ fn api_server_is_killed_and_started_again_and_pods_run_on() -> Result<()> {
     assert_eq!(answered?.status, 200);
     assert_eq!(cluster.pods("httpbin", "app=httpbin")?, before);
     Ok(())
-}
-
-/// The first address of a name (RFC 1035): one question, and the end of its answer.
-fn look_up(server: SocketAddr, name: &str) -> Result<String> {
-    let mut question = vec![0x6d, 0x64, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
-        question.push(label.len() as u8);
-        question.extend_from_slice(label.as_bytes());
-    }
-    question.extend_from_slice(&[0, 0, 1, 0, 1]);
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-    socket.connect(server)?;
-    socket.send(&question)?;
-    let mut answer = [0_u8; 512];
-    let length = socket.recv(&mut answer)?;
-    ensure!(length > question.len() && answer[7] >= 1, "{name} is unknown to {server}");
-    let [.., a, b, c, d] = answer[..length] else { anyhow::bail!("a short answer") };
-    Ok(format!("{a}.{b}.{c}.{d}"))
 }

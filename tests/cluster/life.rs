@@ -15,7 +15,7 @@ use mirror_tests::kube::Cluster;
 use mirror_tests::kube::pod::Pod;
 use mirror_tests::process::Launch;
 
-use crate::daemon;
+use crate::{daemon, dns};
 
 /// All requests for `life.example`, and what the cluster's routes say.
 const ALL: &str = r#"
@@ -69,7 +69,8 @@ impl<'a> Life<'a> {
         Ok(life)
     }
 
-    /// A Service is programmed some moments after its pods are ready, on each node.
+    /// A Service is programmed some moments after its pods are ready, on each node; and its name may be known with the
+    /// address that it had in another test.
     fn services_answer(&self) -> Result<()> {
         for (namespace, name) in [("life", "gateway"), ("life-shadow", "shadow")] {
             let service = self.cluster.service(namespace, name)?;
@@ -78,6 +79,7 @@ impl<'a> Life<'a> {
                 self.cluster.eventually(&format!("node-{node} reaches {name}"), || {
                     Connection::open(&netns, service).map(|_| Some(()))
                 })?;
+                dns::knows(self.cluster, node, (namespace, name), service.ip())?;
             }
         }
         Ok(())

@@ -16,6 +16,7 @@ mod churn;
 mod cluster;
 mod daemon;
 mod deploy;
+mod dns;
 mod gateway;
 mod guide;
 mod life;
