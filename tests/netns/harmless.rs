@@ -51,13 +51,13 @@ fn head(method: &str, target: &str, more: &str) -> Vec<u8> {
 }
 
 /// A GET of `/?id=N`, with its answer read.
-fn ask(stage: &Stage, id: u64) {
+pub(crate) fn ask(stage: &Stage, id: u64) {
     let answer = client::get(&stage.lab.client, gateway(), HOST, &format!("/?id={id}")).unwrap();
     assert_eq!(answer.status, 200);
 }
 
 /// Waits until a request that is sent now also arrives at the shadow; `first_id` was never used before.
-fn wait_until_mirrored(stage: &Stage, first_id: u64) {
+pub(crate) fn wait_until_mirrored(stage: &Stage, first_id: u64) {
     let mut id = first_id;
     mirror_tests::wait::until_true("requests are mirrored", Duration::from_secs(120), || {
         ask(stage, id);

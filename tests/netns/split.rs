@@ -13,9 +13,10 @@ use mirror_tests::nginx::{Nginx, NginxConfig};
 use mirror_tests::privilege::{kernel_has_tcx, root_or_skip};
 use mirror_tests::process::Launch;
 use mirror_tests::server::LogMode;
-use mirror_tests::{bpf, client, wait};
+use mirror_tests::{bpf, wait};
 use rustix::process::Signal;
 
+use crate::harmless::{ask, wait_until_mirrored};
 use crate::stage::{HOST, Stage, Wish, gateway, one_at_a_time, quiet_books};
 
 /// How long a change may take on a machine that others use too.
@@ -59,24 +60,6 @@ fn assert_is_without_privileges(parser: u32) {
             assert_eq!(kind.trim(), "27", "BPF_MAP_TYPE_RINGBUF: {info}");
         }
     }
-}
-
-fn ask(stage: &Stage, id: u64) {
-    let answer = client::get(&stage.lab.client, gateway(), HOST, &format!("/?id={id}")).unwrap();
-    assert_eq!(answer.status, 200);
-}
-
-/// Until a request that is sent from now on arrives at the shadow.
-fn wait_until_mirrored(stage: &Stage, first_id: u64) {
-    let before = stage.shadow.log().summary().requests;
-    let mut id = first_id;
-    wait::until_true("requests are mirrored", LIMIT, || {
-        id += 1;
-        ask(stage, id);
-        std::thread::sleep(Duration::from_millis(20));
-        stage.shadow.log().summary().requests > before
-    })
-    .unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::place::within;
 use mirror_common::SHADOW_SOCKET_MARK;
 use mirror_daemon::capture::{Capture, ControlEvent};
 use mirror_daemon::flow::{Direction, FlowKey, Segment, TcpFlags};
+use mirror_tests::server::listen;
 use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -34,7 +35,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(netns: &Path, addr: IpAddr, port: u16) -> Self {
-        let listener = within(netns, || TcpListener::bind((addr, port)).expect("a free port"));
+        let listener = within(netns, || listen((addr, port).into()).expect("a free port"));
         Self { addr: listener.local_addr().expect("its address"), listener }
     }
 

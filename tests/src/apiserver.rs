@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::cleanup::RunDir;
 use crate::netns::Netns;
+use crate::server::listen;
 
 /// How long a watch or an accept waits before it looks whether it should end.
 const LOOK: Duration = Duration::from_millis(20);
@@ -108,7 +109,7 @@ impl ApiServer {
     /// # Errors
     /// When the address was taken meanwhile.
     pub fn start_again(&mut self) -> Result<()> {
-        let listener = self.netns.run(|| TcpListener::bind(self.address))?.context("the same address")?;
+        let listener = self.netns.run(|| listen(self.address))??;
         self.accepting = Some(Accepting::start(listener, &self.store)?);
         Ok(())
     }

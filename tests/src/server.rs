@@ -10,7 +10,7 @@ pub mod h2;
 pub mod log;
 
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -21,6 +21,7 @@ use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::netns::Netns;
+use crate::wait;
 use crate::wire::{self, BodyDigest, Framing, Wire};
 pub use answer::Behaviour;
 pub use log::{Log, LogMode, LoggedRequest, Summary};
@@ -48,15 +49,29 @@ struct Shared {
     ends: AtomicBool,
 }
 
+/// How long an address may still be held by a listener that was closed.
+const FREE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Listens at an address, which may be that of a listener closed a moment ago: a child that another thread is starting
+/// has a copy of it until it is another program.
+///
+/// # Errors
+/// When the address cannot be listened at.
+pub fn listen(address: SocketAddr) -> Result<TcpListener> {
+    wait::until("the address is free", FREE_LIMIT, || match TcpListener::bind(address) {
+        Err(taken) if taken.kind() == ErrorKind::AddrInUse => Ok(None),
+        bound => Ok(Some(bound?)),
+    })
+    .with_context(|| format!("cannot listen at {address}"))
+}
+
 impl TestApp {
     /// Starts one that listens at `address` in `netns`; port 0 lets the kernel choose.
     ///
     /// # Errors
     /// When the address cannot be listened at.
     pub fn start(netns: &Netns, address: SocketAddr, log: LogMode) -> Result<Self> {
-        let listener = netns
-            .run(|| TcpListener::bind(address))?
-            .with_context(|| format!("cannot listen at {address}"))?;
+        let listener = netns.run(|| listen(address))??;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             log: Log::new(log)?,

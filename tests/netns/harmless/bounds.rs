@@ -10,9 +10,10 @@ use mirror_tests::daemon::Daemon;
 use mirror_tests::netns::Role;
 use mirror_tests::privilege::root_or_skip;
 use mirror_tests::server::{Behaviour, LogMode, TestApp};
+use mirror_tests::wait;
 
 use super::{head, wait_until_mirrored};
-use crate::stage::{HOST, Stage, Wish, gateway, one_at_a_time, quiet_books, wait_for_metric};
+use crate::stage::{HOST, QUIET_LIMIT, Stage, Wish, gateway, one_at_a_time, quiet_books, wait_for_metric};
 
 /// Anonymous memory at its highest, and all kernel maps.
 pub(super) const MEMORY_BOUND_BYTES: u64 = 64 * 1024 * 1024;
@@ -145,7 +146,10 @@ fn slow_heads_on_a_thousand_connections_hold_nobody_up() {
     }
     wait_until_mirrored(&stage, 100);
     assert_memory_is_bounded(&daemon, "1,000 slow heads");
-    let before = stage.shadow.log().summary().requests;
+    // The copies of the last ones before may still be under way.
+    let before = stage.production.log().summary().requests;
+    let are_mirrored = || stage.shadow.log().summary().requests == before;
+    wait::until_true("all so far are mirrored", QUIET_LIMIT, are_mirrored).unwrap();
     for connection in &mut slow {
         assert_eq!(connection.exchange(&[*last]).unwrap().status, 200);
     }
