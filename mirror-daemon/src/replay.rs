@@ -43,7 +43,6 @@ mod resolve;
 mod seat;
 mod shadow;
 mod state;
-mod telling;
 mod tls;
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use super::h2;
 use super::job::Job;
 use super::seat::Seat;
 use super::state::{Action, Actions, Lane, SeatId, State};
-use super::telling::Telling;
 use super::{ShadowRequest, ShadowStatus};
 use crate::config::ShadowConfig;
 use crate::drop_reason::DropReason;
 use crate::telemetry::ShadowLedger;
+use crate::telemetry::logging::Throttle;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +19,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+/// The least time between two warnings that there is no connection.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// How long a close waits for ended tasks to be gone.
 const TASK_END_LIMIT: Duration = Duration::from_secs(1);
 /// How long older handles may still be in use after a reload.
@@ -31,8 +33,8 @@ pub(super) struct Shadow {
     pub(super) connector: Connector,
     runtime: Handle,
     state: Mutex<State>,
-    /// That, and why, there is no connection.
-    failure: Mutex<Telling>,
+    /// Of warnings that there is no connection.
+    failures: Throttle,
     /// Told whenever the last request or the last connection may have gone.
     quiet: Notify,
 }
@@ -45,7 +47,15 @@ impl Shadow {
         runtime: Handle,
     ) -> Self {
         let state = Mutex::new(State::new(&config, Instant::now()));
-        Self { config, ledger, connector, runtime, state, failure: Mutex::default(), quiet: Notify::new() }
+        Self {
+            config,
+            ledger,
+            connector,
+            runtime,
+            state,
+            failures: Throttle::every(TELL_EVERY),
+            quiet: Notify::new(),
+        }
     }
 
     /// Takes a batch in, within the bounds, and books what has no place. Wakes nobody.
@@ -189,10 +199,11 @@ impl Shadow {
     /// Says why, though not of each attempt: the books count them all.
     pub(super) fn log_not_connected(&self, failure: &ConnectFailure) {
         let (name, reason) = (&self.config.name, failure.reason.label());
-        let is_due = self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_due(Instant::now());
-        match is_due {
-            true => tracing::warn!(shadow = %name, reason, why = %failure.why, "no connection to a shadow"),
-            false => tracing::debug!(shadow = %name, reason, why = %failure.why, "no connection to a shadow"),
+        match self.failures.admit(Instant::now().into_std()) {
+            Some(suppressed) => {
+                tracing::warn!(shadow = %name, reason, why = %failure.why, suppressed, "no connection to a shadow");
+            }
+            None => tracing::debug!(shadow = %name, reason, why = %failure.why, "no connection to a shadow"),
         }
     }
 
