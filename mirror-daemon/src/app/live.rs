@@ -13,7 +13,7 @@ use super::cluster::Cluster;
 use super::control::Control;
 use super::losses::LossLog;
 use super::pages::{self, EndOfCapture, ReloadBooks, Sources};
-use super::pods::{Place, Pods};
+use super::pods::{self, Place, Pods};
 use super::reload::{Changed, Reloader};
 use super::shard::{Generation, LiveOutlet, Shard};
 use super::source::{Base, Source};
@@ -79,7 +79,10 @@ async fn run_async(source: &Source, place: &Place, mut link: AttacherLink) -> Re
     let cluster = Cluster::new(place.kubeconfig());
     cluster.resolve(&Terms::of(&config)).map_err(Failure::Usage)?;
     let pods = place.find_pods(&config)?;
-    let (engine, attached) = start_capture(&config, prepared, &ledger, &current, &shutdown)?;
+    let (engine, mut attached) = start_capture(&config, prepared, &ledger, &current, &shutdown)?;
+    if let (Some(_), Some(attached)) = (&pods, &mut attached) {
+        pods::get_ready(&mut attached.attacher, &config);
+    }
 
     let (capture, reload) = (Mutex::new(attached), ReloadBooks::default());
     let latest = Mutex::default();
@@ -322,7 +325,7 @@ fn start_capture(
         tracing::warn!("no capture point is configured: nothing will be mirrored");
         return Ok((engine, None));
     };
-    let Capture { mut attacher, readers, control, counters, mut live, verdicts } =
+    let Capture { attacher, readers, control, counters, mut live, verdicts } =
         prepared.attach(&config.capture).map_err(Failure::usage)?;
     start::refuse_missing_points(&attacher)?;
     let generation = current.load_full();
@@ -354,7 +357,6 @@ fn start_capture(
     let control_shutdown = shutdown.clone();
     engine
         .start("control".to_owned(), waker, shutdown.clone(), move || Ok(control.run(&control_shutdown)?))?;
-    start::get_ready_for_pods(&mut attacher, config);
     for point in attacher.points() {
         tracing::info!(point = %point.point, state = %point.state, "capturing");
     }

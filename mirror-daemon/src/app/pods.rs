@@ -2,13 +2,14 @@
 
 use super::Failure;
 use super::stats::ShardStats;
-use crate::capture::{PointState, PointStatus};
+use crate::capture::{AttacherClient, Expected, PointState, PointStatus};
 use crate::cli::RunArgs;
 use crate::cluster::ClusterThread;
 use crate::cluster::client::Access;
 use crate::cluster::discovery::{Discovery, Outcome, PodPoint, Reading, Selection};
-use crate::config::{CaptureConfig, CapturePoint, Config, PointGateways};
+use crate::config::{CaptureConfig, CapturePoint, Config, PodAttach, PointGateways};
 use crate::kube;
+use crate::telemetry::logging::in_words;
 use anyhow::{Context, anyhow};
 use mirror_common::MAX_CAPTURE_POINTS;
 use std::path::{Path, PathBuf};
@@ -80,6 +81,20 @@ impl Place {
 pub(super) fn node(given: Option<&str>) -> Option<String> {
     let variable = || std::env::var(NODE_VARIABLE).ok().filter(|name| !name.is_empty());
     given.map(str::to_owned).or_else(variable)
+}
+
+/// Has the kernel verify beforehand what pods will be attached with, so that the first does not wait for it.
+pub(super) fn get_ready(attacher: &mut AttacherClient, config: &Config) {
+    let mut expected = Expected::default();
+    for attach in config.pod_attachments() {
+        match attach {
+            PodAttach::Cgroup => expected.cgroups = true,
+            PodAttach::Interface(_) => expected.interfaces = true,
+        }
+    }
+    if let Err(error) = attacher.get_ready(expected) {
+        tracing::warn!(why = in_words(&error), "the programs for pods can't be loaded");
+    }
 }
 
 impl Pods {

@@ -1,10 +1,8 @@
 //! What `run` and `tap` do alike before they capture.
 
 use super::Failure;
-use crate::capture::{AttacherClient, Expected, PointState};
-use crate::config::{Config, PodAttach};
+use crate::capture::{AttacherClient, PointState};
 use crate::flow::HashSeed;
-use crate::telemetry::logging::in_words;
 use anyhow::anyhow;
 
 /// Most records of one look at a ring, so that time-outs, hand-over and signs of life are never far apart.
@@ -18,22 +16,6 @@ pub(super) fn refuse_missing_points(attacher: &AttacherClient) -> Result<(), Fai
         }
     }
     Ok(())
-}
-
-/// Has the kernel verify beforehand what pods will be attached with, so that the first does not wait for it.
-pub(super) fn get_ready_for_pods(attacher: &mut AttacherClient, config: &Config) {
-    let mut expected = Expected::default();
-    for attach in config.pod_attachments() {
-        match attach {
-            PodAttach::Cgroup => expected.cgroups = true,
-            PodAttach::Interface(_) => expected.interfaces = true,
-        }
-    }
-    if expected != Expected::default()
-        && let Err(error) = attacher.get_ready(expected)
-    {
-        tracing::warn!(why = in_words(&error), "the programs for pods can't be loaded");
-    }
 }
 
 /// A secret seed for a flow table.

@@ -41,7 +41,7 @@ impl Config {
     /// Whether pods are to be captured, where the daemon knows its node.
     #[must_use]
     pub fn selects_pods(&self) -> bool {
-        !self.pods.selections.is_empty() || !self.kubernetes.gateways.is_empty()
+        self.pod_attachments().next().is_some()
     }
 
     /// How pods are to be attached, each way at least once.

@@ -84,31 +84,28 @@ fn open(path: &Path) -> Result<(File, u64), CaptureError> {
     Ok((directory, inode))
 }
 
-/// Loads what [`attach`] attaches.
+/// Loads what [`attach`] attaches. Each point tells by itself that the lifecycle hook is refused.
 ///
 /// # Errors
-/// When the kernel refuses a program.
+/// When the kernel refuses a program without which nothing is captured.
 pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), CaptureError> {
     skb(ebpf, INGRESS)?;
     skb(ebpf, EGRESS)?;
-    sock_ops(ebpf, POINT_WATCH).map(drop)
+    let _ = sock_ops(ebpf, POINT_WATCH);
+    Ok(())
 }
 
 /// The program `name`, loaded.
 fn skb<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSkb, CaptureError> {
     let program: &mut CgroupSkb = find(ebpf, name)?;
-    if program.fd().is_err() {
-        load_patiently(|| program.load()).map_err(|error| CaptureError::program(name, error))?;
-    }
+    load_once(program.fd().is_ok(), || program.load()).map_err(|error| CaptureError::program(name, error))?;
     Ok(program)
 }
 
 /// The program `name`, loaded.
 fn sock_ops<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SockOps, CaptureError> {
     let program: &mut SockOps = find(ebpf, name)?;
-    if program.fd().is_err() {
-        load_patiently(|| program.load()).map_err(|error| CaptureError::program(name, error))?;
-    }
+    load_once(program.fd().is_ok(), || program.load()).map_err(|error| CaptureError::program(name, error))?;
     Ok(program)
 }
 
@@ -146,14 +143,21 @@ where
         .ok_or_else(|| CaptureError::Missing { kind: "program", name: name.to_owned() })
 }
 
-/// Loads a program, and again while the kernel says EAGAIN: it gives up verifying when a signal comes in between.
-pub(super) fn load_patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+/// Loads a program that is not `is_loaded`, and again while the kernel says EAGAIN: it gives up verifying when a signal
+/// comes in between. False: it was loaded already.
+pub(super) fn load_once(
+    is_loaded: bool,
+    mut load: impl FnMut() -> Result<(), ProgramError>,
+) -> Result<bool, ProgramError> {
     const ATTEMPTS: u32 = 10;
+    if is_loaded {
+        return Ok(false);
+    }
     for _ in 1..ATTEMPTS {
         match load() {
             Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == ErrorKind::WouldBlock => {}
-            loaded => return loaded,
+            loaded => return loaded.map(|()| true),
         }
     }
-    load()
+    load().map(|()| true)
 }

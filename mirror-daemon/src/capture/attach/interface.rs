@@ -6,7 +6,7 @@ use super::super::error::CaptureError;
 use super::super::netlink::{Rtnetlink, interface_index};
 use super::super::netns;
 use super::Attachment;
-use super::cgroup::{find, load_patiently};
+use super::cgroup::{find, load_once};
 use super::table::PointTable;
 use crate::config::TcMode;
 use aya::Ebpf;
@@ -298,12 +298,16 @@ impl Programs<'_> {
     fn load(&mut self, side: Side, entry: u32) -> Result<(), CaptureError> {
         self.load_body(side)?;
         let name = side.entry(entry);
-        load_once(find(self.ebpf, &name)?).map(drop).map_err(|error| CaptureError::program(&name, error))
+        let program: &mut SchedClassifier = find(self.ebpf, &name)?;
+        let loaded = load_once(program.fd().is_ok(), || program.load());
+        loaded.map(drop).map_err(|error| CaptureError::program(&name, error))
     }
 
     fn load_body(&mut self, side: Side) -> Result<(), CaptureError> {
         let body: &mut SchedClassifier = find(self.ebpf, side.body())?;
-        if load_once(body).map_err(|error| CaptureError::program(side.body(), error))? {
+        if load_once(body.fd().is_ok(), || body.load())
+            .map_err(|error| CaptureError::program(side.body(), error))?
+        {
             let set = body
                 .fd()
                 .map_err(|error| CaptureError::program(side.body(), error))
@@ -316,14 +320,6 @@ impl Programs<'_> {
         }
         Ok(())
     }
-}
-
-/// False: it is loaded already.
-fn load_once(program: &mut SchedClassifier) -> Result<bool, ProgramError> {
-    if program.fd().is_ok() {
-        return Ok(false);
-    }
-    load_patiently(|| program.load()).map(|()| true)
 }
 
 /// `is_left_qdisc`: there is a qdisc that a killed daemon had made.
