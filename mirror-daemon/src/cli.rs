@@ -5,7 +5,7 @@
 mod check;
 mod explain;
 
-pub use check::CheckArgs;
+pub use check::{CheckArgs, SourceArgs};
 pub use explain::{ExplainArgs, HeaderArg};
 
 use crate::config::Leg;

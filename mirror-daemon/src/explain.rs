@@ -254,7 +254,8 @@ fn host_line(head: &str) -> String {
     host.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
 }
 
-fn count(number: usize, what: &str) -> String {
+/// "1 fault", "2 faults".
+pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 

@@ -2,7 +2,7 @@
 
 use super::source::Source;
 use super::{Failure, print, print_json, show};
-use crate::cli::{CheckArgs, ExplainArgs};
+use crate::cli::{CheckArgs, ExplainArgs, SourceArgs};
 use crate::config::{Config, ConfigFaults};
 use crate::explain::{self, Question};
 use crate::kube::Finding;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// Prints what the configuration says in brief, or every fault of it.
 pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
-    let source = Source { file: args.config.clone(), manifests: args.manifests.clone() };
+    let source = source_of(&args.source);
     if args.json {
         let (page, outcome) = check_as_json(&source);
         page.map_or(Ok(()), |page| print_json(&page))?;
@@ -37,8 +37,8 @@ fn check_as_json(source: &Source) -> (Option<Value>, anyhow::Result<()>) {
             let page = |faults: Value| Some(json!({ "ok": false, "faults": faults, "findings": findings }));
             match error.downcast::<ConfigFaults>() {
                 Ok(ConfigFaults { source_name, faults }) => {
-                    let (count, s) = (faults.len(), if faults.len() == 1 { "" } else { "s" });
-                    (page(json!(faults)), Err(anyhow!("{source_name}: {count} fault{s}")))
+                    let told = explain::count(faults.len(), "fault");
+                    (page(json!(faults)), Err(anyhow!("{source_name}: {told}")))
                 }
                 Err(error) => (page(json!([])), Err(error)),
             }
@@ -56,7 +56,7 @@ fn as_json(findings: &[Finding]) -> Value {
 
 /// Prints what becomes of a request.
 pub(super) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
-    let config = load(&Source { file: args.config.clone(), manifests: args.manifests.clone() })?;
+    let config = load(&source_of(&args.source))?;
     let headers: Vec<_> =
         args.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
     let question = Question {
@@ -71,6 +71,10 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
         true => print_json(&explanation),
         false => print(&explanation.to_string()),
     }
+}
+
+fn source_of(args: &SourceArgs) -> Source {
+    Source { file: args.config.clone(), manifests: args.manifests.clone() }
 }
 
 /// The configuration that `run` would take; findings go to standard error.
@@ -104,7 +108,8 @@ mod tests {
     }
 
     fn check_text(source: &Source) -> Result<(), Failure> {
-        check(&CheckArgs { config: source.file.clone(), manifests: source.manifests.clone(), json: false })
+        let source = SourceArgs { config: source.file.clone(), manifests: source.manifests.clone() };
+        check(&CheckArgs { source, json: false })
     }
 
     #[test]

@@ -23,13 +23,21 @@ Exit codes:
 #[derive(Clone, Debug, Args)]
 #[command(after_help = CHECK_HELP)]
 pub struct CheckArgs {
+    /// What is checked.
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Write the faults, and what was found in manifests, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A configuration that is looked at and does not run.
+#[derive(Clone, Debug, Args)]
+pub struct SourceArgs {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", required_unless_present = "manifests")]
     pub config: Option<PathBuf>,
     /// Add the rules of the Kubernetes manifests (*.yaml, *.yml, *.json) below this directory, as `run` does
     #[arg(long, value_name = "DIR")]
     pub manifests: Option<PathBuf>,
-    /// Write the faults, and what was found in manifests, as JSON
-    #[arg(long)]
-    pub json: bool,
 }

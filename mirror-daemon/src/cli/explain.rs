@@ -1,8 +1,8 @@
 //! `explain` on the command line.
 
+use super::SourceArgs;
 use clap::Args;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 const EXPLAIN_HELP: &str = "\
 Examples:
@@ -29,12 +29,9 @@ Nothing is sent. Exit codes:
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXPLAIN_HELP)]
 pub struct ExplainArgs {
-    /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE", required_unless_present = "manifests")]
-    pub config: Option<PathBuf>,
-    /// Add the rules of the Kubernetes manifests (*.yaml, *.yml, *.json) below this directory, as `run` does
-    #[arg(long, value_name = "DIR")]
-    pub manifests: Option<PathBuf>,
+    /// By what it is explained.
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// Method of the request
     #[arg(long, default_value = "GET", value_parser = token)]
     pub method: String,
