@@ -98,7 +98,7 @@ impl ReloadBooks {
     }
 
     fn last_was_taken(&self) -> bool {
-        ![&self.are_files_refused, &self.are_rules_refused].iter().any(|flag| flag.load(Ordering::Relaxed))
+        !self.are_files_refused.load(Ordering::Relaxed) && !self.are_rules_refused.load(Ordering::Relaxed)
     }
 }
 

@@ -70,10 +70,8 @@ impl Source {
         let name = self.file.as_deref().map(|file| file.display().to_string()).unwrap_or_default();
         let base = Base { text, name };
         let config = base.alone()?;
-        let manifests = match &self.manifests {
-            Some(directory) => Some(FromManifests::read(directory, &config)?),
-            None => None,
-        };
+        let manifests = self.manifests.as_ref().map(|directory| FromManifests::read(directory, &config));
+        let manifests = manifests.transpose()?;
         Ok(Reading { base, config, manifests })
     }
 

@@ -271,13 +271,11 @@ impl Attacher {
     /// # Errors
     /// When the kernel refuses a program; attaching tries again.
     pub(super) fn get_ready(&mut self, expected: Expected) -> Result<(), CaptureError> {
-        if expected.cgroups {
-            cgroup::load(&mut self.ebpf)?;
-        }
+        let cgroups = if expected.cgroups { cgroup::load(&mut self.ebpf) } else { Ok(()) };
         if expected.interfaces {
             interface::Programs { ebpf: &mut self.ebpf, bodies: &mut self.bodies }.load_bodies()?;
         }
-        Ok(())
+        cgroups
     }
 
     /// Every wanted capture point and whether it is attached.

@@ -109,8 +109,10 @@ pub fn resolve(objects: &Objects, terms: &Terms) -> Resolved {
     }
     resolved.drop_idle_rules();
     resolved.drop_what_is_too_long(&mut budget.left_out);
-    resolved.keep_from_others(&budget.left_out);
-    resolved.drop_idle_rules();
+    if !budget.left_out.is_empty() {
+        resolved.keep_from_others(&budget.left_out);
+        resolved.drop_idle_rules();
+    }
     resolved.drop_idle_shadows();
     resolved.findings.sort_unstable();
     resolved.findings.dedup();
@@ -240,9 +242,11 @@ impl Resolved {
     /// rule that no gateway routes them by.
     fn keep_from_others(&mut self, left_out: &[Attachment]) {
         for route in &mut self.routes {
+            if route.rules.iter().all(|rule| rule.mirrors.is_empty()) {
+                continue;
+            }
             let own = route.place();
-            let has_mirror = route.rules.iter().any(|rule| !rule.mirrors.is_empty());
-            if has_mirror && left_out.iter().any(|other| other.may_precede(&own)) {
+            if left_out.iter().any(|other| other.may_precede(&own)) {
                 route.rules.iter_mut().for_each(|rule| rule.mirrors.clear());
                 let message = "is not mirrored: a route for the same hosts found no room, and its requests are not known";
                 self.findings.push(Finding::new(

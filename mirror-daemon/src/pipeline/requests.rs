@@ -170,10 +170,12 @@ impl<O: Outlet> Requests<O> {
 
     fn shed_unwanted(&mut self, key: &FlowKey, connection: &mut Connection) {
         let Connection { http: Some(http), under_way, .. } = connection else { return };
+        if under_way.exchanges.iter().any(Exchange::is_streaming) {
+            return;
+        }
         let exchanges_bytes = under_way.exchanges.iter().map(Exchange::held_bytes);
         let held_bytes = exchanges_bytes.fold(http.allocated_bytes(), usize::saturating_add);
-        let is_streaming = under_way.exchanges.iter().any(Exchange::is_streaming);
-        if held_bytes > MAX_UNWANTED_BYTES && !is_streaming {
+        if held_bytes > MAX_UNWANTED_BYTES {
             let before = http.allocated_bytes();
             http.shed(&mut |event| self.handle_http(key, under_way, &event));
             self.charge(before, http.allocated_bytes());
