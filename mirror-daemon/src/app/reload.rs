@@ -44,14 +44,21 @@ impl Reloader {
     /// Reads again what has changed and takes it, or says why not. Blocks.
     pub(super) fn reload(&self, changed: Changed) {
         let outcome = self.take(changed);
-        self.sources.reload.note(changed, outcome.is_err());
+        let is_whole = matches!(outcome, Ok((_, Ok(()))));
+        self.sources.reload.note(changed, !is_whole);
         match outcome {
-            Ok(generation) => {
+            Ok((generation, committed)) => {
                 let source = match changed {
                     Changed::Files => self.origin.describe(),
                     Changed::Cluster => "the cluster".to_owned(),
                 };
                 tracing::info!(generation, source, "configuration taken");
+                if let Err(error) = committed {
+                    tracing::error!(
+                        why = in_words(&error),
+                        "not all of its capture settings could be changed"
+                    );
+                }
             }
             Err(error) => {
                 self.cluster().refused(&self.sources.current.load().view.config.kubernetes);
@@ -69,8 +76,8 @@ impl Reloader {
         }
     }
 
-    /// The generation of what was taken.
-    fn take(&self, changed: Changed) -> anyhow::Result<u64> {
+    /// The generation of what was taken; and, as its rules hold in any case, whether the kernel has taken its places too.
+    fn take(&self, changed: Changed) -> anyhow::Result<(u64, Result<(), CaptureError>)> {
         let (base, own) = match changed {
             Changed::Files => self.origin.read()?,
             Changed::Cluster => {
@@ -85,14 +92,12 @@ impl Reloader {
             Some(resolved) => base.with_cluster(resolved)?,
             None => own,
         };
-        let (generation, committed) = self.run(&Arc::new(config), changed)?;
-        // Its rules hold, whatever came of its places.
+        let taken = self.run(&Arc::new(config), changed)?;
         *self.base.lock().unwrap_or_else(PoisonError::into_inner) = base;
         self.cluster().taken(&terms, resolved.as_deref());
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = resolved;
         self.sources.reload.are_rules_cut.store(false, Ordering::Relaxed);
-        committed?;
-        Ok(generation)
+        Ok(taken)
     }
 
     /// The cluster's rules can't be taken as they are now: of those that run, what no longer is in the cluster goes all
