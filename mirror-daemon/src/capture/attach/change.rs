@@ -31,8 +31,10 @@ impl<'a> Change<'a> {
 pub(super) fn log(point: &CapturePoint, was_attached: bool, state: &PointState) {
     let is_of_pod = matches!(point, CapturePoint::Pod { .. });
     match Change::of(was_attached, state) {
-        // It ends a moment before its cgroup does, and with that it is no longer wanted.
-        Change::Lost(why) if is_of_pod => tracing::info!(%point, why, "the pod's interface is gone"),
+        // An interface ends a moment before its pod's cgroup does, and with that it is no longer wanted.
+        Change::Lost(why) if is_of_pod => {
+            tracing::info!(%point, why, "capture point of a pod lost: its interface may have gone with it")
+        }
         Change::Lost(why) => {
             tracing::warn!(%point, why, "capture point lost: nothing is mirrored there until it is back");
         }
