@@ -23,9 +23,9 @@ pub(super) struct Budget {
 /// Why a regular expression is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// It is none, or too large.
+    /// It is none.
     Wrong(RegexFault),
-    /// There is no room left.
+    /// There is no room for it.
     Full,
 }
 
@@ -39,8 +39,8 @@ impl Budget {
     /// What is said of what finds no room.
     pub(super) fn exceeded() -> String {
         format!(
-            "has no room for its regular expressions; allowed are {MAX_REGEXES} of them and {MAX_REGEXES_BYTES} bytes in all \
-             routes, the older first"
+            "has no room for its regular expressions; allowed are {MAX_REGEX_BYTES} bytes for each, and \
+             {MAX_REGEXES} of them and {MAX_REGEXES_BYTES} bytes in all routes, the older first"
         )
     }
 
@@ -50,8 +50,8 @@ impl Budget {
         self.count = count;
         let (bytes, outcome) = match FullRegex::new(pattern) {
             Ok(regex) => (regex.memory_bytes(), Ok(())),
-            // It took as much to find that out.
-            Err(fault) if fault.is_size() => (MAX_REGEX_BYTES, Err(Refused::Wrong(fault))),
+            // It took as much to find that out. A gateway may well take it: its requests are not known here.
+            Err(fault) if fault.is_size() => (MAX_REGEX_BYTES, Err(Refused::Full)),
             Err(fault) => (pattern.len(), Err(Refused::Wrong(fault))),
         };
         match self.bytes.checked_sub(bytes) {

@@ -255,6 +255,11 @@ fn requests_of_a_route_that_finds_no_room_are_mirrored_by_no_wider_one() {
         toml.split_once(host).is_some_and(|(_, behind)| behind.contains("shadow = \"a.s.80\""))
     };
     assert!(mirrors_behind(&closed.toml, "old.example") && !mirrors_behind(&closed.toml, "*.example"));
+    // Nor are those of one with a pattern too large for us, which a gateway may take.
+    let huge = with_patterns("pay", 3, "(a{50}b){40000}", 1).replace(&mirror_to("s"), "{ type: URLRewrite }");
+    let closed = import(&(service("a", "s", 80) + &wide("*.example") + &huge));
+    assert_eq!(closed.reasons(), [Reason::LimitExceeded, Reason::LimitExceeded]);
+    assert!(!mirrors_behind(&closed.toml, "*.example"));
     // A host of its own takes nothing from the other.
     let open = of(wide("other.example"));
     assert!(mirrors_behind(&open.toml, "other.example"));
